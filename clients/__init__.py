@@ -1,0 +1,1 @@
+"""Programs that use the engine; the command line alone composes everything."""

@@ -1,0 +1,109 @@
+"""`tokenauction run` and `tokenauction demo`: one auction, shown as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from tokenauction.clients.cli.compose import EXAMPLES, load_model, new_decoder, submit
+from tokenauction.clients.cli.output import check_target, one_line, print_json
+from tokenauction.clients.cli.spec_file import load_spec
+from tokenauction.clients.cli.view import RichView
+from tokenauction.engine.decoder import Decoder
+from tokenauction.engine.errors import InvalidInput
+from tokenauction.engine.events import Event
+from tokenauction.engine.receipt import write_receipt
+from tokenauction.engine.spec import AuctionSpec
+
+EXIT_FAILED = 1
+
+
+class View(Protocol):
+    """Whatever shows the events of one auction."""
+
+    def show(self, event: Event) -> None:
+        """Show one more event."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class JsonlView:
+    """One event a line: what a program reads."""
+
+    def show(self, event: Event) -> None:
+        print_json(event.to_mapping())
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+
+class TextView:
+    """The text as it grows, then the bill on stderr."""
+
+    def __init__(self) -> None:
+        self.num_printed = 0  # characters
+
+    def show(self, event: Event) -> None:
+        fields = event.fields
+        if event.type == "auction.token":
+            self._print(fields["text"])
+        elif event.type == "error":
+            print(f"error ({fields['code']}): {one_line(fields['message'])}", file=sys.stderr)
+        elif event.type == "auction.settled":
+            self._print(fields["text"][self.num_printed :] + "\n")
+            for agent in fields["agents"]:
+                print(f"{agent['id']}: {agent['total']} {fields['currency']}", file=sys.stderr)
+
+    def close(self) -> None:
+        sys.stdout.flush()
+
+    def _print(self, text: str) -> None:
+        print(text, end="", flush=True)
+        self.num_printed += len(text)
+
+
+def demo(seed: int, receipt: Path | None, pace: float) -> None:
+    """The Hawaii example, live; `pace` seconds per token on a terminal, full speed elsewhere."""
+    spec = load_spec(EXAMPLES / "hawaii.yaml", {"seed": seed})
+    run(spec, "rich", receipt, None, pace=pace if sys.stdout.isatty() else 0.0)
+
+
+def run(
+    spec: AuctionSpec,
+    view_name: str,
+    receipt: Path | None,
+    model: str | None,
+    *,
+    store_distributions: bool = False,
+    pace: float = 0.0,
+) -> None:
+    """Run one auction to its end and show it; exits with 1 if it fails."""
+    check_target("--receipt", receipt)
+    decoder = new_decoder(load_model(model, max_rows=len(spec.row_ids)), store_distributions=store_distributions)
+    submit(decoder, spec)
+    view: View = {"rich": RichView, "text": TextView, "jsonl": JsonlView}[view_name]()
+    try:
+        settled = asyncio.run(_play(decoder, view, pace))
+    finally:
+        view.close()
+    if receipt is not None:
+        try:
+            write_receipt(receipt, settled.receipt)
+        except OSError as error:
+            raise InvalidInput(f"--receipt: {receipt} cannot be written: {error.strerror}") from None
+        if view_name == "rich":
+            print(f"receipt: {receipt} (check it with: tokenauction verify {receipt})")
+    if settled.fields["finish_reason"] == "error":
+        sys.exit(EXIT_FAILED)
+
+
+async def _play(decoder: Decoder, view: View, pace: float) -> Event:
+    """Show every event; return the last one."""
+    async for event in decoder.run():
+        view.show(event)
+        if pace and event.type == "auction.token":
+            await asyncio.sleep(pace)
+    return event

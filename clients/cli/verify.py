@@ -1,0 +1,31 @@
+"""`tokenauction verify`: does a receipt hold, and how deep was it looked into?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tokenauction.clients.cli.compose import load_model, policy_for, prompts_for
+from tokenauction.clients.cli.output import one_line
+from tokenauction.engine.money import from_micros
+from tokenauction.engine.receipt import read_receipt
+from tokenauction.engine.replay import replay
+from tokenauction.engine.spec import AuctionSpec
+from tokenauction.engine.verification import verify
+
+EXIT_DOES_NOT_HOLD = 1
+
+
+def verify_file(path: Path, head: str | None, model: str | None) -> None:
+    """Print the verdict; exit code 1 if the receipt does not hold, 2 if it cannot be read."""
+    lines = read_receipt(path)
+    verdict = verify(lines, head=head and head.strip().lower())
+    if verdict.holds and model is not None:
+        loaded = load_model(None if model == "default" else model)
+        spec = AuctionSpec.from_mapping(lines[0]["spec"])
+        verdict = replay(lines, loaded, prompts_for(spec, loaded.tokenizer), policy_for(spec, loaded.tokenizer))
+    print(one_line(f"{path}: {verdict}"))
+    if not verdict.holds:
+        sys.exit(EXIT_DOES_NOT_HOLD)
+    total = from_micros(sum(lines[-1]["totals_micros"]))
+    print(f"total {total} {lines[0]['spec']['currency']}; head {lines[-1]['hash']}")
