@@ -201,7 +201,7 @@ def dotted_uses(source: Source) -> Iterator[tuple[int, str]]:
     ],
 )
 def imports_point_one_way(source: Source) -> Iterator[Offence]:
-    """A module imports only what MAY_IMPORT_OURS allows; what needs more is composed in clients/cli.py."""
+    """A module imports only what MAY_IMPORT_OURS allows; what needs more is composed in clients/cli/."""
     prefix = max((p for p in MAY_IMPORT_OURS if within(source.module, p)), key=len)
     allowed = MAY_IMPORT_OURS[prefix]
     for line, name in imports_of_ours(source):

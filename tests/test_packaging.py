@@ -33,7 +33,7 @@ INDISPENSABLE = frozenset(
         "models/default/config.json",
         "models/default/model.safetensors",
         "models/default/tokenizer.json",
-        "clients/cli.py",
+        "clients/cli/__init__.py",
         "examples/hawaii.yaml",
     )
 )
