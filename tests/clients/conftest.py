@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from tokenauction.clients.cli.app import run_app
 
@@ -66,10 +67,14 @@ class Result:
         return " ".join(COLOURS.sub("", self.err).replace("│", " ").split())
 
 
+build_once = cache(typer.main.get_command)  # typer builds its commands anew at every call, which takes its time
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """`cli("run", "spec.yaml", stdin=b"")`: the command as typed, in this process; a traceback fails the test."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(typer.main, "get_command", build_once)
 
     def run(*arguments: str | Path, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "argv", ["tokenauction", *map(str, arguments)])
