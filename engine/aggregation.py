@@ -41,19 +41,18 @@ def faults(
     if not bool(signs.any()):
         return {}
     found = {auction: signs.index(True) for auction, signs in enumerate(signs.T.tolist()) if True in signs}
-    return {auction: _FAULTS[kind][0](f"auction {auction}: {_FAULTS[kind][1]}") for auction, kind in found.items()}
+    return {auction: _FAULTS[kind][0](_FAULTS[kind][1]) for auction, kind in found.items()}
 
 
 def check(
     distributions: Float[Tensor, "auctions agents vocab"], weights: Float64[Tensor, "auctions agents"], rule: Rule
 ) -> None:
-    """Raise the first fault of the batch; its message names every auction that has a fault of that kind."""
+    """Raise the first fault; in a batch of several, its message names every auction that has a fault of that kind."""
     found = faults(distributions, weights, rule)
     if found:
         first = next(iter(found.values()))
         alike = [str(auction) for auction, error in found.items() if type(error) is type(first)]
-        _, says = str(first).split(": ", maxsplit=1)
-        raise type(first)(f"auction {', '.join(alike)}: {says}")
+        raise type(first)(str(first) if len(weights) == 1 else f"auction {', '.join(alike)}: {first}")
 
 
 def _fault_signs(

@@ -25,6 +25,7 @@ from tokenauction.engine.randomness import seed_bytes
 
 VERSION = 1
 MAX_LINE = 64 * 2**20  # characters; a step with stored distributions is long
+MAX_LINES = 2**20
 Line = dict[str, Any]
 
 
@@ -93,14 +94,21 @@ def write_receipt(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_receipt(path: Path) -> list[Line]:
-    """Read JSON lines; ReceiptError names the first line that is none."""
+    """Read JSON lines, never more than the limits allow; ReceiptError names the first line that is none."""
+    rows: list[str] = []
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="\n") as file:
+            while (row := file.readline(MAX_LINE + 1)) and len(rows) < MAX_LINES:
+                if len(row) > MAX_LINE:
+                    raise ReceiptError(f"line {len(rows) + 1} is longer than the limit of {MAX_LINE} characters")
+                rows.append(row.rstrip("\n"))
     except UnicodeDecodeError:
         raise ReceiptError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise ReceiptError(f"{path} cannot be read: {error.strerror}") from None
-    return parse_receipt([row for row in text.split("\n") if row])
+    if row:
+        raise ReceiptError(f"{path} has more than {MAX_LINES} lines, which is the limit")
+    return parse_receipt([row for row in rows if row])
 
 
 def parse_receipt(rows: Sequence[str]) -> list[Line]:

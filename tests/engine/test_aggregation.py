@@ -141,6 +141,11 @@ def test_check_names_every_auction_with_the_first_kind_of_fault() -> None:
         check(tensor([B, B, B]), tensor([[0, 0, 0], [1, -1, 1], [0, 0, 0]]), "linear")
 
 
+def test_check_names_no_auction_where_there_is_one_alone() -> None:
+    with pytest.raises(NoWeight, match=r"^every weight is 0"):
+        check(tensor([B]), tensor([[0, 0, 0]]), "linear")
+
+
 def test_influence_is_the_share_of_weighted_probability() -> None:
     share = influence(tensor([[0.7, 0.1, 0.25]]), tensor([[1, 2, 0.5]]))
     assert close(share, [[0.7 / 1.025, 0.2 / 1.025, 0.125 / 1.025]])

@@ -53,6 +53,21 @@ def test_verify_holds_after_a_file(lines: Lines, tmp_path: Path) -> None:
     assert read_receipt(tmp_path / "receipt.jsonl") == lines
 
 
+def test_read_receipt_stops_at_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Lines) -> None:
+    file = tmp_path / "receipt.jsonl"
+    write_receipt(file, lines)
+    monkeypatch.setattr("tokenauction.engine.receipt.MAX_LINES", len(lines))
+    assert read_receipt(file) == lines
+    monkeypatch.setattr("tokenauction.engine.receipt.MAX_LINES", len(lines) - 1)
+    with pytest.raises(ReceiptError, match=f"more than {len(lines) - 1} lines"):
+        read_receipt(file)
+    monkeypatch.setattr("tokenauction.engine.receipt.MAX_LINE", 100)
+    with pytest.raises(ReceiptError, match="line 1 is longer than the limit of 100"):
+        read_receipt(file)
+    with pytest.raises(ReceiptError, match="line 1 is longer"):
+        read_receipt(Path("/dev/zero"))
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 @given(choice=st.randoms(use_true_random=False))
 def test_verify_notices_any_changed_digit_and_names_the_line(lines: Lines, choice: Any) -> None:
