@@ -106,7 +106,7 @@ def measure(num_pairs: int, model: str | None) -> tuple[dict[Cell, dict[str, flo
             settled = settle_all(decoder, specs, lambda: progress.advance(task))
             results[cell] = figures(alone if cell.weight is None else pairs, settled)
             if cell.weight == 0.5:
-                samples += [f"{cell.rule}: {fields['text']}" for fields in settled[:15]]
+                samples += [f"{cell.rule}: {fields['text']}".replace("\n", " ⏎ ") for fields in settled[:15]]
     return results, samples
 
 

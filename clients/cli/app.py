@@ -19,7 +19,7 @@ from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 if TYPE_CHECKING:
     from tokenauction.models.base import ModelError
 
-DEMO_SEED = 184  # its text names both brands with their own offers; other seeds may name one, or misspell one
+DEMO_SEED = 12  # its text names both brands, as most seeds do
 EXIT_BAD_INPUT = 2
 EXIT_CLOSED_PIPE = 1  # as typer exits where the pipe closes inside a command
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from tokenauction.models.training.train import Run, train
 
 
@@ -23,7 +21,6 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=Run.decay, help="last share of the run, falling to zero")
     parser.add_argument("--processes", type=int, default=Run.num_processes)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     train(
         Run(
             folder=arguments.folder,

@@ -6,9 +6,9 @@ whose names, places, modifiers and products were therefore never trained on.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenauction.models.prompts import Advertiser
@@ -20,11 +20,15 @@ MAX_LONG_OFFER_CHARACTERS = 38
 _WORD_LISTS = (words.MODIFIERS, words.MATERIALS, words.PRODUCTS, words.PLACES, words.NAME_WORDS)
 _CONSONANTS = "bcdfghjklmnprstvwz"
 LONG_OFFERS = 0.15  # share of training briefs whose offers may be long
+MAX_LONG_NAME_CHARACTERS = 26
+LONG_NAMES = 0.1  # share of training names that may be long
+FREE_QUERIES = 0.15  # share of queries that name no topic which an opening could take up
+_SIGNS = ("% off", "-day", "-hour", "-week", "-year", "-piece", "-star")
 
 
 @dataclass(frozen=True)
 class Brief:
-    """One query, what it is about, and who advertises (with each one's line of business)."""
+    """One query, what it is about ("" where no opening takes it up), and who advertises in which line of business."""
 
     query: str
     topic: str
@@ -37,9 +41,10 @@ def is_held_out(word: str) -> bool:
     return hashlib.sha256(word.lower().encode()).digest()[0] % 10 == 0
 
 
-def side_of(items: Sequence[str], *, held_out: bool) -> list[str]:
+@functools.cache
+def side_of(items: tuple[str, ...], *, held_out: bool) -> tuple[str, ...]:
     """The items of a list that belong to one side of the split; the examples' own words belong to neither."""
-    return [item for item in items if is_held_out(item) == held_out and item.lower() not in words.FORBIDDEN]
+    return tuple(item for item in items if is_held_out(item) == held_out and item.lower() not in words.FORBIDDEN)
 
 
 class BriefWriter:
@@ -53,10 +58,10 @@ class BriefWriter:
         self.held_out = held_out
         self.coined = coined
 
-    def _side(self, items: Sequence[str]) -> list[str]:
+    def _side(self, items: tuple[str, ...]) -> tuple[str, ...]:
         return side_of(items, held_out=self.held_out)
 
-    def _pick(self, rng: random.Random, items: Sequence[str]) -> str:
+    def _pick(self, rng: random.Random, items: tuple[str, ...]) -> str:
         side = self._side(items)
         return rng.choice(side) if side else rng.choice(self._side(words.PRODUCTS))
 
@@ -76,33 +81,41 @@ class BriefWriter:
             candidate = Advertiser(self.name(rng, category), self.offer(rng, category, max_characters))
             if all(_distinct(candidate, other) for other in advertisers):
                 advertisers.append(candidate)
+        if rng.random() < FREE_QUERIES:
+            return Brief(self.free_query(rng), "", tuple(advertisers), tuple(categories))
         topic = self.topic(rng, rng.choice(categories))
         return Brief(self.query(rng, topic), topic, tuple(advertisers), tuple(categories))
 
     def name(self, rng: random.Random, category: str) -> str:
         """A brand: spelled from syllables, built from words, or a person's; often with what the business is called."""
+        is_long = not self.held_out and rng.random() < LONG_NAMES
         while True:
             name = self._name(rng, category)
-            if len(name) <= MAX_NAME_CHARACTERS:
+            if len(name) <= (MAX_LONG_NAME_CHARACTERS if is_long else MAX_NAME_CHARACTERS):
                 return name
 
     def _name(self, rng: random.Random, category: str) -> str:
         kind = rng.random()
-        if kind < 0.45:
+        if kind < 0.42:
             base = self.pseudo_word(rng)
-        elif kind < 0.6:
-            base = self._pick(rng, words.NAME_WORDS) + self._pick(rng, words.NAME_WORDS).lower()
-        elif kind < 0.78:
+        elif kind < 0.54:
+            second = self._pick(rng, words.NAME_WORDS)
+            base = self._pick(rng, words.NAME_WORDS) + (second.lower() if rng.random() < 0.7 else second)
+        elif kind < 0.72:
             base = self._pick(rng, words.NAME_WORDS)
             base += " " + self._pick(rng, words.NAME_WORDS) if rng.random() < 0.5 else ""
+        elif kind < 0.8:
+            base = f"{self.pseudo_word(rng)} {rng.choice('&&-+')} {self.pseudo_word(rng)}".replace(" - ", "-")
         elif kind < 0.86:
-            base = f"{self.pseudo_word(rng)} & {self.pseudo_word(rng)}"
-        elif kind < 0.92:
             base = self.pseudo_word(rng) + "'s"
-        elif kind < 0.96:
-            base = "".join(rng.choice("ABCDEFGHJKLMNPQRSTUVWXYZ") for _ in range(rng.randint(2, 3)))
-        else:
+        elif kind < 0.9:
+            base = "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(rng.randint(2, 4)))
+        elif kind < 0.94:
             base = f"{self._pick(rng, words.NAME_WORDS)} {rng.randint(2, 99)}"
+        elif kind < 0.97:
+            base = "".join(words.ACCENTS.get(c, c) if rng.random() < 0.4 else c for c in self.pseudo_word(rng))
+        else:
+            return self.pseudo_word(rng).lower() + rng.choice((".com", ".io", ".co", ""))
         suffix = rng.random()
         if suffix < 0.55:
             base += " " + rng.choice(words.CATEGORIES[category].types)
@@ -157,7 +170,7 @@ class BriefWriter:
             head = self._pick(rng, lists.singles)
             single = head in lists.singles
         elif self._is_coined(rng):
-            head = self.coined_word(rng) + "s"
+            head = self.coined_word(rng).rstrip("s") + "s"
         else:
             head = self._pick(rng, words.PRODUCTS if rng.random() < 0.15 else lists.plurals)
         parts = [head]
@@ -165,6 +178,8 @@ class BriefWriter:
             parts.insert(0, self._pick(rng, words.MATERIALS) if rng.random() < 0.85 else self.pseudo_word(rng))
         if rng.random() < 0.65:
             parts.insert(0, self.coined_word(rng) if self._is_coined(rng) else self._pick(rng, words.MODIFIERS))
+        elif not self.held_out and rng.random() < 0.15:
+            parts.insert(0, f"{rng.randint(2, 99)}{rng.choice(_SIGNS)}")
         phrase = " ".join(parts)
         if single:
             phrase = f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
@@ -187,6 +202,13 @@ class BriefWriter:
         if choice < 0.9:
             return f"{self._pick(rng, words.MATERIALS)} {self._pick(rng, words.PRODUCTS)}"
         return f"{self._pick(rng, words.PRODUCTS)} in {self.place(rng)}"
+
+    def free_query(self, rng: random.Random) -> str:
+        """A question that is not one of the topics."""
+        query = rng.choice(words.FREE_QUERIES).replace("PLACE", self.place(rng))
+        while "THING" in query:
+            query = query.replace("THING", self._pick(rng, words.PRODUCTS), 1)
+        return query[0].upper() + query[1:]
 
     def query(self, rng: random.Random, topic: str) -> str:
         """The topic as somebody would type it."""

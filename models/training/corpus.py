@@ -1,8 +1,9 @@
-"""Training examples: one brief read once, and behind it several rows' texts as branches that do not see each other.
+"""Training examples: one brief read once, behind it each row's own prompt line, behind that the row's texts.
 
-A branch is what one row of an auction would read: its own last prompt line, then a text. All branches of a brief share
-the brief's tokens (attention is masked so that a branch sees the brief and itself), which makes three tokens in four
-carry a loss and shows the model the same brief through every writer's eyes in one step.
+The three form a tree, and attention is masked so that a token sees its own node and the nodes above it: a text sees its
+row's line and the brief, never another text. What is shared is read once, most tokens carry a loss, and the model meets
+the same brief through every writer's eyes in one step. The rows' lines carry a loss too: after "Write for 2" all of it
+is copied from the list, which teaches copying, and whose offer is whose, before any text needs it.
 """
 
 from __future__ import annotations
@@ -22,22 +23,42 @@ from tokenauction.models.training.briefs import Brief, BriefWriter
 from tokenauction.models.training.texts import Piece, TextWriter, Writer, choose_opening
 from tokenauction.models.training.vocabulary import BEGIN, END, token_id
 
-NUM_BRANCHES = 6
-
 COINED = 0.4  # share of words that are made up on the spot: learning to copy instead of knowing by heart
-TOLD_WEIGHT = 4.0  # of the token that says whose brand or offer follows, where the text so far tells
+TOLD_WEIGHT = 4.0  # of the token that says whose offer follows
 WORDING_WEIGHT = 0.5  # of wording, most of whose loss is the free choice among phrases
+OWN_LINE_WEIGHT = 0.5  # of a row's own prompt line, which is copied from the list
+NUM_ADVERTISERS = (17, 54, 17, 7, 3, 2)  # relative frequency of 1 to 6 in a brief
+NUM_ROWS = 2  # advertisers' rows an example holds
+
+
+_Mixture = tuple[tuple[Writer, ...], float]  # partners, and the own share of the decisions
 
 
 @dataclass
 class Example:
-    """One packed brief: parallel lists with one entry per token."""
+    """One brief's tree: parallel lists with one entry per token."""
 
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    branches: list[int] = field(default_factory=list)  # 0 the brief, 1.. a branch
+    nodes: list[int] = field(default_factory=list)  # 0 the brief, then one number per line and per text
+    parents: list[int] = field(default_factory=list)  # the node above; the brief is above all
     targets: list[int] = field(default_factory=list)  # id to predict here, -1 none
     weights: list[float] = field(default_factory=list)
+
+    def append(self, ids: list[int], weights: list[float], start: int, parent: int) -> int:
+        """Add a node that begins at position `start`; `weights` are of its ids as targets, which its first never is.
+
+        The last id is a target only. Returns the node's number.
+        """
+        num = len(ids) - 1
+        node = self.nodes[-1] + 1 if self.nodes else 0
+        self.ids += ids[:num]
+        self.positions += range(start, start + num)
+        self.nodes += [node] * num
+        self.parents += [parent] * num
+        self.targets += ids[1:]
+        self.weights += weights[1:]
+        return node
 
 
 class Corpus:
@@ -61,51 +82,49 @@ class Corpus:
 
     def example(self, number: int) -> Example:
         rng = random.Random(f"{self.seed}/{number}")
-        brief = self.briefs.brief(rng, rng.choices((1, 2, 3, 4), (18, 57, 20, 5))[0])
+        brief = self.briefs.brief(rng, rng.choices(range(1, 7), NUM_ADVERTISERS)[0])
         example = Example()
         prefix = [self.begin_id, *self.encode(shared_part(brief.query, brief.advertisers))]
-        example.ids += prefix
-        example.positions += range(len(prefix))
-        example.branches += [0] * len(prefix)
-        example.targets += [-1] * len(prefix)
-        example.weights += [0.0] * len(prefix)
-        for branch, (me, partners, own_share) in enumerate(self._rows(brief, rng), start=1):
-            count = sum(len(self.encode(" " + a.name)) + len(self.encode(" " + a.offer)) for a in brief.advertisers[:2])
-            opening = choose_opening(brief, rng, count)
-            pieces = TextWriter(brief, me, partners, own_share, rng).write(opening)
-            self._append(example, len(prefix), branch, own_part(brief.advertisers, me.writes_for), pieces)
+        example.append([*prefix, 0], [0.0] * (len(prefix) + 1), 0, 0)
+        for me, mixtures in self._rows(brief, rng):
+            # The line's last token, a full stop, begins every text anew: it has as many successors as there are texts.
+            *line, stop = self.encode(own_part(brief.advertisers, me.writes_for))
+            node = example.append([*line, stop], self._line_weights(me, line), len(prefix), 0)
+            for partners, own_share in mixtures:
+                opening = choose_opening(brief, rng, self._num_clause_tokens(brief))
+                ids, weights = [stop], [0.0]
+                for piece in TextWriter(brief, me, partners, own_share, rng).write(opening):
+                    piece_ids = self.encode(piece.text) if piece.text else [self.end_id]
+                    ids += piece_ids
+                    weights += self._piece_weights(piece, piece_ids)
+                example.append(ids, weights, len(prefix) + len(line), node)
         return example
 
-    def _rows(self, brief: Brief, rng: random.Random) -> Iterator[tuple[Writer, tuple[Writer, ...], float]]:
-        """Who learns from which mixture: each advertiser alone and among others, the reference, the context-aware."""
+    def _num_clause_tokens(self, brief: Brief) -> int:
+        return sum(len(self.encode(" " + a.name)) + len(self.encode(" " + a.offer)) for a in brief.advertisers[:2])
+
+    def _line_weights(self, me: Writer, line: list[int]) -> list[float]:
+        """A loss on what the list tells: nothing up to the number, then name and offer, not the full stop."""
+        if me.index is None:
+            return [0.0] * (len(line) + 1)
+        num_open = len(self.encode(f"\nWrite for {me.index + 1}"))
+        return [0.0] * num_open + [OWN_LINE_WEIGHT] * (len(line) - num_open) + [0.0]
+
+    def _rows(
+        self, brief: Brief, rng: random.Random
+    ) -> Iterator[tuple[Writer, list[tuple[tuple[Writer, ...], float]]]]:
+        """Who learns from which mixtures: advertisers alone and among others, the reference, the context-aware."""
         agents = [Writer(i) for i in range(len(brief.advertisers))]
         reference, everyone = Writer(None, NOBODY), Writer(None, EVERYONE)
-        rows: list[tuple[Writer, tuple[Writer, ...], float]] = []
-        for me in rng.sample(agents, min(len(agents), 2)):
+        for me in rng.sample(agents, min(len(agents), NUM_ROWS)):
             others = tuple(a for a in agents if a is not me)
-            with_reference = (*others, reference)
-            rows.append((me, (), 1.0))
-            rows.append((me, others or (reference,), 0.5))
-            if len(agents) == 1 or rng.random() < 0.4:
-                rows.append((me, with_reference, 0.35))
-        rows.append((reference, tuple(agents), 1.0 if rng.random() < 0.5 else 0.4))
-        if rng.random() < 0.5:
-            rows.append((everyone, (), 1.0))
-        yield from rows[:NUM_BRANCHES]
-
-    def _append(self, example: Example, start: int, branch: int, own: str, pieces: list[Piece]) -> None:
-        ids = list(self.encode(own))
-        weights = [0.0] * len(ids)
-        for piece in pieces:
-            piece_ids = self.encode(piece.text) if piece.text else [self.end_id]
-            ids += piece_ids
-            weights += self._piece_weights(piece, piece_ids)
-        num = len(ids) - 1  # the end token is only ever a target
-        example.ids += ids[:num]
-        example.positions += range(start, start + num)
-        example.branches += [branch] * num
-        example.targets += ids[1:]
-        example.weights += weights[1:]
+            mixtures: list[_Mixture] = [((), 1.0), (others or (reference,), 0.5)]
+            mixtures.append(((*others, reference), 0.35) if rng.random() < 0.4 else (others or (reference,), 0.3))
+            yield me, mixtures
+        if rng.random() < 0.7:
+            yield reference, [(tuple(agents), 1.0 if rng.random() < 0.5 else 0.4)]
+        if rng.random() < 0.4:
+            yield everyone, [((), 1.0)]
 
     def _piece_weights(self, piece: Piece, ids: list[int]) -> list[float]:
         if piece.first_token_only:
@@ -139,7 +158,7 @@ class Batch:
 
 
 def make_batch(examples: list[Example]) -> Batch:
-    """Pad `examples` to the longest and build the branch mask."""
+    """Pad `examples` to the longest and build the tree's mask."""
     length = max(len(e.ids) for e in examples)
 
     def padded(name: str, fill: float, dtype: type) -> np.ndarray[Any, Any]:
@@ -149,10 +168,10 @@ def make_batch(examples: list[Example]) -> Batch:
             row[: len(values)] = values
         return rows
 
-    branches = torch.from_numpy(padded("branches", -1, np.int64))
+    nodes, parents = (torch.from_numpy(padded(name, -1, np.int64)) for name in ("nodes", "parents"))
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    query, key = branches[:, :, None], branches[:, None, :]
-    mask = causal & ((key == query) | (key == 0))
+    key = nodes[:, None, :]
+    mask = causal & ((key == nodes[:, :, None]) | (key == parents[:, :, None]) | (key == 0))
     return Batch(
         ids=torch.from_numpy(padded("ids", 0, np.int64)),
         positions=torch.from_numpy(padded("positions", 0, np.int64)),

@@ -40,7 +40,7 @@ class GradientPool:
     """`num_processes` - 1 workers and the caller itself; `compute` leaves the summed gradients in `network`."""
 
     def __init__(
-        self, network: Network, tokenizer: Tokenizer, seed: int, num_examples: int, num_processes: int
+        self, network: Network, tokenizer: Tokenizer, seed: int, num_examples: int, num_processes: int, compiles: bool
     ) -> None:
         context = multiprocessing.get_context("spawn")
         network.share_memory()
@@ -52,12 +52,14 @@ class GradientPool:
         self.shared = _Shared(network, gradients, sums, step, counter, barrier)
         self.corpus = Corpus(tokenizer, seed)
         self.num_examples = num_examples
-        arguments = (tokenizer.to_str(), seed, num_examples, self.shared)
+        arguments = (tokenizer.to_str(), seed, num_examples, compiles, self.shared)
         self.workers = [
             context.Process(target=_work, args=(rank, *arguments), daemon=True) for rank in range(1, num_processes)
         ]
         for worker in self.workers:
             worker.start()
+        if compiles:
+            network.compile_layers()
 
     def compute(self, step: int) -> tuple[float, int]:
         """Gradients over the examples of `step`, summed over processes; returns the loss and the tokens read."""
@@ -86,8 +88,11 @@ def _shared_zeros(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> T
     return shared
 
 
-def _work(rank: int, tokenizer: str, seed: int, num_examples: int, shared: _Shared) -> None:
+def _work(rank: int, tokenizer: str, seed: int, num_examples: int, compiles: bool, shared: _Shared) -> None:
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    if compiles:
+        shared.network.compile_layers()
     corpus = Corpus(Tokenizer.from_str(tokenizer), seed)
     while True:
         shared.barrier.wait()

@@ -114,6 +114,11 @@ class Network(nn.Module):
             x = layer(x, cos, sin, bias)
         return F.linear(_rms_norm(x[wanted], self.norm, self.shape.norm_eps), self.embed_tokens)
 
+    def compile_layers(self) -> None:
+        """Fuse each layer's element-wise work; needs a C++ compiler."""
+        for layer in self.layers:
+            layer.compile(dynamic=True)
+
     def load_transformers(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the weights of a checkpoint that `to_transformers` named; ValueError if it is of another shape."""
         mine = dict(self._named())

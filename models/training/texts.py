@@ -27,16 +27,26 @@ STOP_ONCE_NAMED = 0.97
 MAX_CLAUSES = 4
 DECISION_WEIGHT = 3.0
 
-DECLARATIVE = ("BRAND offers OFFER", "BRAND has OFFER", "BRAND brings you OFFER", "BRAND makes it easy with OFFER")
+# Every clause names its brand before its offer: then the brand alone decides whom the clause is about, and the offer is
+# a look-up. Offers first would let two rows agree on "a quiet" and part only in the middle of the phrase.
+DECLARATIVE = (
+    "BRAND offers OFFER",
+    "BRAND has OFFER",
+    "BRAND brings you OFFER",
+    "BRAND is known for OFFER",
+    "BRAND is the place for OFFER",
+)
 IMPERATIVE = (
     "choose BRAND for OFFER",
     "try BRAND for OFFER",
     "visit BRAND for OFFER",
-    "turn to BRAND for OFFER",
     "trust BRAND for OFFER",
+    "turn to BRAND for OFFER",
+    "count on BRAND for OFFER",
+    "think of BRAND for OFFER",
+    "go with BRAND and enjoy OFFER",
+    "come to BRAND and discover OFFER",
 )
-OFFER_FIRST = ("enjoy OFFER from BRAND", "discover OFFER from BRAND", "find OFFER at BRAND", "get OFFER from BRAND")
-ACTION_ENDINGS = ("for OFFER", "and enjoy OFFER", "and find OFFER")
 
 
 @dataclass(frozen=True)
@@ -144,42 +154,26 @@ class TextWriter:
             text = self.rng.choice(words.NEUTRAL)
             return [Piece(" " + (_capital(text) if sentence_start else text), weight, first_token_only=True)], "neutral"
         self.named.add(subject)
-        template, mood, reveals = self._template(subject, mood)
+        template, mood = self._template(mood)
         if sentence_start and not template.startswith("BRAND"):
             template = _capital(template)
-        return self._fill(template, subject, weight, reveals), mood
+        return self._fill(template, subject, weight), mood
 
-    def _template(self, subject: int, mood: str) -> tuple[str, str, bool]:
-        """A clause template, its mood, and whether its verb alone tells whom it is about."""
-        kind = self.rng.random()
-        if mood == "declarative" or (mood == "" and kind < 0.3):
-            return self.rng.choice(DECLARATIVE), "declarative", False
-        if kind < 0.65:
-            actions = words.CATEGORIES[self.brief.categories[subject]].actions
-            action = self.rng.choice(actions)
-            others = [c for i, c in enumerate(self.brief.categories) if i != subject]
-            reveals = bool(others) and not any(action in words.CATEGORIES[c].actions for c in others)
-            return f"{action} BRAND {self.rng.choice(ACTION_ENDINGS)}", "imperative", reveals
-        return self.rng.choice(IMPERATIVE if kind < 0.85 else OFFER_FIRST), "imperative", False
+    def _template(self, mood: str) -> tuple[str, str]:
+        """A clause template and its mood."""
+        if mood == "declarative" or (mood == "" and self.rng.random() < 0.5):
+            return self.rng.choice(DECLARATIVE), "declarative"
+        return self.rng.choice(IMPERATIVE), "imperative"
 
-    def _fill(self, template: str, subject: int, weight: float, reveals: bool) -> list[Piece]:
+    def _fill(self, template: str, subject: int, weight: float) -> list[Piece]:
+        """The template's words, its brand (a decision of weight `weight`) and its offer (which the brand tells)."""
         advertiser = self.brief.advertisers[subject]
         others = [a for i, a in enumerate(self.brief.advertisers) if i != subject]
-        pieces: list[Piece] = []
-        is_told = False  # whether the text so far tells whom the clause is about
-        literal = ""
-        for word in template.split():
-            if word not in ("BRAND", "OFFER"):
-                literal += " " + word
-                continue
-            if literal:
-                starts = not pieces
-                pieces.append(Piece(literal, weight if reveals else (min(weight, 1.0) if starts else 1.0), (), reveals))
-                is_told, literal = is_told or reveals, ""
-            value = " " + (advertiser.name if word == "BRAND" else advertiser.offer)
-            rivals = tuple(" " + (o.name if word == "BRAND" else o.offer) for o in others)
-            pieces.append(Piece(value, 1.0 if is_told else weight, rivals, is_told=is_told))
-            is_told = True
+        before, between = template.replace("OFFER", "").split("BRAND")
+        pieces = [Piece(" " + before.strip(), min(weight, 1.0))] if before else []
+        pieces.append(Piece(" " + advertiser.name, weight, tuple(" " + o.name for o in others)))
+        pieces.append(Piece(between.rstrip()))
+        pieces.append(Piece(" " + advertiser.offer, 1.0, tuple(" " + o.offer for o in others), is_told=True))
         return pieces
 
     def _connective(self, mood: str) -> tuple[str, str]:
@@ -195,7 +189,9 @@ class TextWriter:
 
 
 def choose_opening(brief: Brief, rng: random.Random, count_tokens: int) -> str | None:
-    """An opening that takes up the topic, or None: left out where the clauses alone are long (`count_tokens`)."""
+    """An opening that takes up the topic, or None: where there is none or the clauses are long (`count_tokens`)."""
+    if not brief.topic:
+        return None
     texts, frequencies = zip(*words.OPENINGS, strict=True)
     opening = str(rng.choices(texts, frequencies)[0]).replace("TOPIC", brief.topic)
     is_long = count_tokens + len(brief.topic.split()) > (20 if len(brief.advertisers) > 1 else 28)

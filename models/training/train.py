@@ -32,6 +32,7 @@ class Run:
     decay: float = 0.8  # last share of the run, over which the learning rate falls to zero
     save_every: int = 50  # steps
     num_processes: int = 2
+    compiles: bool = shutil.which("c++") is not None  # needs a C++ compiler; a seventh more tokens per second
     start_from: Path | None = None  # a checkpoint to go on from, where the folder holds no state yet
 
     def factor(self, step: int) -> float:
@@ -43,6 +44,8 @@ class Run:
 def train(run: Run, *, stop_after: int | None = None) -> None:
     """Train from the last saved state of `run.folder`, or from the start, to the end or to `stop_after` steps."""
     run.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)  # each process computes on one core
+    torch.set_flush_denormal(True)  # moments of rare tokens decay into numbers that a CPU is slow with
     tokenizer = _tokenizer(run)
     network = Network(Shape(vocab_size=tokenizer.get_vocab_size()), run.seed)
     if run.start_from is not None:
@@ -55,12 +58,14 @@ def train(run: Run, *, stop_after: int | None = None) -> None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         first = int(state["step"])
-    pool = GradientPool(network, tokenizer, run.seed, run.num_examples, run.num_processes)
+    pool = GradientPool(network, tokenizer, run.seed, run.num_examples, run.num_processes, run.compiles)
     started, num_tokens = time.monotonic(), 0
     last = run.num_steps if stop_after is None else min(stop_after, run.num_steps)
     for step in range(first, last):
         loss, tokens = pool.compute(step)
+        torch.set_num_threads(run.num_processes)  # the other processes wait meanwhile
         optimizer.step(run.factor(step))
+        torch.set_num_threads(1)
         num_tokens += tokens
         if (step + 1) % 10 == 0:
             seconds = time.monotonic() - started

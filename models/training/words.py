@@ -1,7 +1,7 @@
 """The word lists the corpus is written from; plain data, written for this project, no text of others.
 
-A category says what its businesses are called (`types`), what they sell (`plurals`, `singles`: heads of a noun phrase),
-what one does there (`actions`: an imperative in front of the brand) and what people ask for (`topics`).
+A category says what its businesses are called (`types`), what they sell (`plurals`, `singles`: heads of a noun phrase)
+and what people ask for (`topics`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ class Category:
     types: tuple[str, ...]
     plurals: tuple[str, ...]
     singles: tuple[str, ...]
-    actions: tuple[str, ...]
     topics: tuple[str, ...]
 
 
@@ -24,8 +23,8 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _category(types: str, plurals: str, singles: str, actions: str, topics: str) -> Category:
-    return Category(_split(types), _split(plurals), _split(singles), _split(actions), _split(topics))
+def _category(types: str, plurals: str, singles: str, topics: str) -> Category:
+    return Category(_split(types), _split(plurals), _split(singles), _split(topics))
 
 
 CATEGORIES: dict[str, Category] = {
@@ -33,238 +32,204 @@ CATEGORIES: dict[str, Category] = {
         "Airlines, Airways, Air, Jets, Wings, Aviation",
         "flights, fares, seats, routes, connections, weekend flights, charter flights, departures",
         "flight, airline, charter flight, seat sale, flight pass",
-        "fly with, book with, travel with, take off with",
         "vacations in PLACE, flights to PLACE, trips to PLACE, a holiday in PLACE, a weekend in PLACE, travel to PLACE",
     ),
     "hotel": _category(
         "Resort, Hotel, Inn, Lodge, Suites, Retreat, Guesthouse, Villas, Hostel, Resorts",
         "rooms, suites, cabins, villas, cottages, bungalows, ocean views, garden rooms, apartments",
         "resort, hotel, inn, lodge, retreat, guesthouse, villa, hideaway, beach house",
-        "stay at, relax at, unwind at, wake up at, check in at, rest at",
         "vacations in PLACE, hotels in PLACE, a place to stay in PLACE, a weekend in PLACE, a honeymoon in PLACE, rooms in PLACE",
     ),
     "tours": _category(
         "Tours, Travel, Expeditions, Trails, Safaris, Journeys, Adventures, Voyages",
         "tours, day trips, boat trips, guided walks, excursions, safaris, city tours, hikes",
         "tour, boat trip, guided walk, day trip, safari, walking tour",
-        "explore with, travel with, set out with, wander with, book with",
         "vacations in PLACE, things to do in PLACE, a trip to PLACE, sightseeing in PLACE, family trips, adventure travel",
     ),
     "cars": _category(
         "Rentals, Car Hire, Motors, Wheels, Drive, Cars, Autos",
         "rental cars, cars, vans, convertibles, campers, electric cars, pickups, scooters",
         "rental car, camper, compact car, convertible, road trip deal, van",
-        "drive with, hit the road with, rent from, travel with",
         "car rental in PLACE, a road trip through PLACE, rental cars, a family car, an electric car, cars for a weekend",
     ),
     "cruise": _category(
         "Cruises, Lines, Sailing, Yachts, Marine, Ferries",
         "cruises, ferry rides, sailing trips, island cruises, river cruises, yachts, crossings",
         "cruise, sailing trip, river cruise, ferry ride, yacht",
-        "sail with, cruise with, set sail with, travel with",
         "cruises around PLACE, a trip by sea, island hopping, a river trip, sailing holidays, vacations in PLACE",
     ),
     "restaurant": _category(
         "Kitchen, Bistro, Grill, Diner, Tavern, Table, Eatery, Cantina, Brasserie, Pizzeria",
         "dinners, pizzas, noodles, burgers, tacos, tasting menus, lunches, steaks, curries, dumplings",
         "dinner, tasting menu, brunch, lunch menu, seafood platter, rooftop table",
-        "dine at, eat at, feast at, book a table at, sit down at, gather at",
         "dinner in PLACE, restaurants in PLACE, a birthday dinner, lunch with friends, a date night, places to eat",
     ),
     "coffee": _category(
         "Coffee, Roasters, Cafe, Espresso, Tea House, Brew, Teas",
         "coffee beans, espresso drinks, teas, cold brews, lattes, pastries, roasts",
         "coffee, espresso, latte, morning roast, cup of tea, house blend",
-        "drink, sip, start the day with, wake up with, warm up with",
         "good coffee, coffee beans, a morning coffee, tea for two, a quiet cafe, coffee in PLACE",
     ),
     "bakery": _category(
         "Bakery, Breads, Cakes, Patisserie, Oven, Sweets, Chocolates",
         "cakes, breads, croissants, muffins, cookies, pies, rolls, tarts, chocolates, cupcakes",
         "cake, wedding cake, loaf, apple pie, birthday cake, box of chocolates",
-        "taste, stop by, treat yourself at, order from",
         "a birthday cake, fresh bread, wedding cakes, sweets for a party, a dessert, breakfast in PLACE",
     ),
     "grocery": _category(
         "Market, Grocers, Farms, Foods, Pantry, Harvest, Orchards, Dairy",
         "vegetables, fruits, groceries, cheeses, eggs, spices, meal kits, snacks, olives, juices, nuts",
         "fruit box, vegetable box, meal kit, cheese board, pantry set",
-        "shop at, order from, eat well with, cook with, fill the pantry with",
         "healthy food, groceries in PLACE, vegetables, weekly shopping, snacks for kids, cooking at home, a picnic",
     ),
     "shoes": _category(
         "Shoes, Footwear, Boots, Sneakers, Runners, Soles",
         "shoes, boots, sneakers, sandals, running shoes, trail shoes, slippers, loafers, heels",
         "running shoe, hiking boot, sneaker, walking shoe, trail shoe",
-        "run with, walk with, step out with, lace up with",
         "running shoes, hiking boots, shoes for work, a marathon, winter boots, walking in PLACE, sneakers",
     ),
     "clothes": _category(
         "Clothing, Apparel, Wear, Tailors, Threads, Fashion, Knitwear, Outfitters, Denim, Boutique",
         "jackets, coats, dresses, shirts, sweaters, scarves, jeans, hats, socks, suits, raincoats, gloves",
         "jacket, coat, dress, suit, sweater, raincoat, wool scarf",
-        "dress with, shop at, stay warm with, look sharp with, get dressed with",
         "a winter coat, summer clothes, a wedding suit, rain jackets, clothes for kids, a dress for a party, fashion",
     ),
     "sport": _category(
         "Sports, Athletics, Gear, Bikes, Cycles, Outdoors, Surf, Skis, Climbing, Boards",
         "bikes, tents, backpacks, skis, surfboards, kayaks, rackets, helmets, sleeping bags, paddles, skates",
         "bike, tent, backpack, surfboard, kayak, racket, mountain bike, snowboard",
-        "ride with, train with, head outdoors with, gear up with, play with",
         "camping gear, a mountain bike, surfing in PLACE, skiing in PLACE, tents, cycling to work, outdoor sports",
     ),
     "fitness": _category(
         "Fitness, Gym, Yoga, Pilates, Studio, Wellness, Spa, Health Club",
         "yoga classes, workouts, massages, training plans, spin classes, spa days, swim lessons, saunas",
         "gym, spa day, massage, training plan, yoga class, pool",
-        "train at, work out at, get fit with, breathe easy at, stretch at",
         "getting fit, a gym in PLACE, yoga classes, back pain, a spa day, weight training, stress relief",
     ),
     "furniture": _category(
         "Furniture, Interiors, Home, Woodworks, Design, Sofas, Living, Beds",
         "sofas, chairs, tables, beds, desks, shelves, mattresses, lamps, rugs, curtains, wardrobes, stools",
         "sofa, desk, mattress, armchair, dining table, bookshelf, reading lamp",
-        "furnish with, live well with, settle in with, decorate with, shop at",
         "a new sofa, home office desks, a comfortable bed, living room ideas, dining tables, small apartments, lamps",
     ),
     "garden": _category(
         "Gardens, Nursery, Seeds, Blooms, Florist, Plants, Landscapes, Greenhouse, Flowers",
         "roses, bouquets, seeds, plants, herbs, fruit trees, tulips, garden tools, planters, shrubs, bulbs",
         "bouquet, garden shed, herb garden, fruit tree, rose bush, greenhouse, lawn mower",
-        "plant with, grow with, dig in with, send flowers with, shop at",
         "gardening, flowers for a wedding, a vegetable garden, house plants, garden tools, a balcony garden, roses",
     ),
     "pets": _category(
         "Pets, Pet Care, Kennels, Veterinary, Paws, Pet Foods, Aquatics, Stables",
         "dog snacks, cat toys, dog beds, leashes, fish tanks, bird feeders, pet foods, grooming visits, collars",
         "dog bed, cat tree, puppy class, fish tank, pet checkup, dog walker",
-        "care with, pamper pets with, shop at, walk with",
         "dog food, a new puppy, cat toys, pet care in PLACE, dog training, a fish tank, grooming a dog",
     ),
     "electronics": _category(
         "Electronics, Audio, Tech, Devices, Labs, Systems, Computing, Cameras, Phones, Optics",
         "headphones, laptops, speakers, cameras, phones, tablets, keyboards, monitors, chargers, watches, drones",
         "laptop, phone, camera, speaker, tablet, smart watch, keyboard, drone, microphone",
-        "listen with, work with, connect with, power up with, create with",
         "a new laptop, headphones for travel, cameras for beginners, wireless speakers, a phone for seniors, home audio",
     ),
     "software": _category(
         "Software, Cloud, Apps, Analytics, Digital, Networks, Data, Security, Hosting",
         "apps, backups, invoices, dashboards, websites, online tools, passwords, calendars, reports, servers",
         "app, website builder, budgeting app, cloud drive, online store, calendar, password vault",
-        "build with, work with, get organized with, run your business with, plan with",
         "accounting software, a website for a shop, cloud storage, team planning, online security, email tools",
     ),
     "bank": _category(
         "Bank, Savings, Credit Union, Finance, Capital, Loans, Wealth, Payments, Trust",
         "loans, savings accounts, mortgages, credit cards, pensions, funds, transfers, mortgage rates",
         "savings account, home loan, credit card, mortgage, retirement plan, checking account",
-        "save with, bank with, invest with, borrow from, grow your money with",
         "a home loan, saving money, credit cards, retirement planning, a student loan, buying a house, investing",
     ),
     "insurance": _category(
         "Insurance, Mutual, Assurance, Cover, Protection, Guard",
         "policies, travel policies, health plans, home policies, claims, car policies, quotes",
         "health plan, travel policy, home policy, car policy, family plan, quick quote",
-        "insure with, stay safe with, travel safely with, get covered with",
         "car insurance, travel insurance, health insurance for families, insuring a house, life insurance, pet insurance",
     ),
     "health": _category(
         "Dental, Clinic, Pharmacy, Medical, Optical, Physio, Care, Vision, Dentistry",
         "checkups, glasses, vitamins, braces, cleanings, eye tests, vaccines, therapies, contact lenses",
         "dental checkup, eye test, clinic, hearing test, health check, therapy plan",
-        "smile with, see clearly with, get well with, book with, feel better with",
         "a dentist in PLACE, new glasses, vitamins, a sore back, an eye test, family doctors, healthy teeth",
     ),
     "beauty": _category(
         "Beauty, Cosmetics, Salon, Skincare, Barbers, Perfumes, Soap Company, Nails",
         "soaps, face creams, haircuts, perfumes, lipsticks, shampoos, manicures, hair oils, candles, lotions",
         "face cream, haircut, perfume, shave, manicure, gift box, body lotion",
-        "shine with, glow with, treat yourself with, get ready with",
         "dry skin, a new haircut, natural soap, perfume for a gift, hair care, a salon in PLACE, skincare",
     ),
     "school": _category(
         "Academy, School, Institute, College, Learning, Tutors, Music School, Language School",
         "courses, piano lessons, language classes, workshops, tutors, exam lessons, dance classes, coding classes",
         "language course, piano lesson, coding class, summer school, evening class, pottery workshop",
-        "learn with, study with, practice with, learn at, start learning at",
         "learning a language, piano lessons, coding for kids, exam help, dance classes in PLACE, learning to cook, art classes",
     ),
     "books": _category(
         "Books, Press, Publishing, Library, Papers, Comics, Stationers",
         "novels, cookbooks, picture books, notebooks, maps, comics, audiobooks, atlases, pens, calendars",
         "novel, cookbook, audiobook, travel guide, notebook, puzzle book, fountain pen",
-        "read with, write with, browse at, curl up with",
         "a good novel, books for children, cookbooks, notebooks, a summer read, puzzles, gifts for readers",
     ),
     "toys": _category(
         "Toys, Games, Playhouse, Puzzles, Hobby, Models",
         "board games, puzzles, wooden toys, building blocks, dolls, kites, train sets, card games, trampolines",
         "board game, puzzle, train set, kite, dollhouse, model plane, chess set",
-        "play with, have fun with, laugh with, shop at",
         "toys for kids, a birthday gift, board games, rainy day ideas, puzzles for adults, a gift for a nephew",
     ),
     "music": _category(
         "Music, Guitars, Records, Sound, Strings, Pianos, Festival, Concerts",
         "guitars, records, drums, violins, concerts, pianos, ukuleles, festival passes, flutes",
         "guitar, piano, concert, drum kit, record player, violin, festival pass",
-        "play along with, listen with, sing with, tune up with",
         "a first guitar, live music in PLACE, vinyl records, learning the piano, concerts, music for a wedding",
     ),
     "energy": _category(
         "Energy, Solar, Power, Heating, Electric, Lighting, Batteries, Wind",
         "solar panels, heat pumps, batteries, light bulbs, boilers, wall chargers, radiators, energy plans",
         "solar roof, heat pump, energy plan, home battery, boiler, wall charger",
-        "save power with, heat your home with, go green with, light up with",
         "solar panels, lower energy bills, heating a house, charging a car at home, green power, warm floors",
     ),
     "builders": _category(
         "Builders, Roofing, Plumbing, Tools, Paints, Hardware, Repairs, Windows, Flooring, Tiles",
         "paints, tools, roofs, windows, tiles, drills, kitchens, bathrooms, wooden floors, repairs, ladders",
         "kitchen, bathroom, new roof, drill set, wooden floor, paint kit, repair visit",
-        "build with, fix it with, paint with, renovate with, repair with",
         "a leaky roof, a new kitchen, painting a room, a plumber in PLACE, bathroom tiles, power tools, home repairs",
     ),
     "cleaning": _category(
         "Cleaning, Laundry, Cleaners, Home Care, Movers, Storage, Maids",
         "house cleanings, moving boxes, laundry visits, storage rooms, window washes, carpet cleanings, mops",
         "house cleaning, storage room, moving crew, carpet cleaning, laundry plan",
-        "clean with, move with, tidy up with, store with, relax with",
         "cleaning a house, moving to PLACE, storage space, dirty carpets, laundry, spring cleaning, moving boxes",
     ),
     "jewelry": _category(
         "Jewelers, Jewelry, Gold, Diamonds, Watches, Rings, Silver, Gems",
         "rings, necklaces, watches, earrings, bracelets, pearls, brooches, wedding rings, cuff links",
         "ring, necklace, watch, bracelet, wedding ring, pearl necklace, pocket watch",
-        "sparkle with, say yes with, shine with, shop at",
         "an engagement ring, a gift for an anniversary, watches, silver earrings, wedding rings, a necklace",
     ),
     "drinks": _category(
         "Winery, Brewery, Vineyards, Spirits, Cellars, Juices, Water, Lemonade, Cider",
         "wines, ales, lemonades, ciders, juices, sodas, mineral waters, syrups, smoothies",
         "red wine, pale ale, lemonade, wine tasting, cider, mineral water, smoothie",
-        "toast with, drink, celebrate with, cool off with, raise a glass with",
         "wine for dinner, a summer drink, a party, drinks without sugar, a wine tasting in PLACE, juice for kids",
     ),
     "events": _category(
         "Events, Weddings, Catering, Parties, Tickets, Theater, Cinema, Photography, Studios",
         "wedding photos, party tents, tickets, portraits, buffets, balloons, movie nights, shows, banquets",
         "wedding photographer, party tent, buffet, movie night, dinner show, portrait session",
-        "celebrate with, party with, plan with, smile with, gather with",
         "a wedding in PLACE, a birthday party, catering for fifty guests, theater tickets, family photos, an office party",
     ),
     "baby": _category(
         "Baby, Kids, Nursery Goods, Strollers, Childcare, Family, Maternity",
         "strollers, cribs, blankets, baby clothes, bottles, car seats, diapers, picture frames, high chairs",
         "stroller, crib, car seat, baby blanket, high chair, night light, day nursery",
-        "grow with, sleep well with, stroll with, care with",
         "a newborn, strollers, baby clothes, a crib, day care in PLACE, gifts for a baby, car seats",
     ),
     "office": _category(
         "Office, Print, Logistics, Couriers, Consulting, Staffing, Legal, Accounting, Signs",
         "business cards, parcels, office chairs, posters, contracts, tax returns, labels, envelopes, deliveries",
         "tax return, business plan, parcel service, office lease, print shop, legal review",
-        "work with, ship with, grow with, print with, file with",
         "business cards, shipping a parcel, tax help, hiring staff, a lawyer in PLACE, printing posters, a small business",
     ),
 }
@@ -373,6 +338,8 @@ OPENINGS: tuple[tuple[str, int], ...] = (  # text, relative frequency
     (" Thinking about TOPIC?", 2),
     (" Dreaming of TOPIC?", 1),
     (" If you want TOPIC,", 2),
+    (" In need of TOPIC?", 1),
+    (" Curious about TOPIC?", 1),
 )
 
 QUERIES: tuple[tuple[str, int], ...] = (  # text, relative frequency
@@ -386,6 +353,30 @@ QUERIES: tuple[tuple[str, int], ...] = (  # text, relative frequency
     ("Who can help me with TOPIC?", 1),
     ("Tell me about TOPIC", 1),
     ("What is best for TOPIC?", 1),
+)
+
+# Queries that no opening takes up. THING is a product, PLACE a place.
+FREE_QUERIES: tuple[str, ...] = (
+    "Where should we stay in PLACE?",
+    "Where should we eat in PLACE tonight?",
+    "Where can I park in PLACE?",
+    "What is there to see in PLACE?",
+    "How do I get to PLACE?",
+    "What should I pack for PLACE?",
+    "Is PLACE worth a visit?",
+    "How do I clean THING?",
+    "How do I choose THING?",
+    "Which THING should I buy?",
+    "My THING are broken",
+    "Are THING a good present?",
+    "THING or THING?",
+    "We are moving to PLACE",
+    "What can we do this weekend?",
+    "I need a present for a friend",
+    "How can I save money?",
+    "We want to celebrate",
+    "Something for a rainy day",
+    "Who still makes THING?",
 )
 
 PLACES: tuple[str, ...] = _split(
@@ -418,6 +409,7 @@ NAME_WORDS: tuple[str, ...] = _split(
     Swift, Terra, Thistle, Thorn, Thunder, Tide, Tiger, Timber, Torch, Tower, Trail, True, Tulip, Union, Valley, Vector, Velvet, Venture,
     Violet, Vista, Walnut, Wave, West, Whale, Wild, Willow, Wind, Wing, Winter, Wolf, Wonder, Wren, Yarrow, Zenith, Zephyr"""
 )
+ACCENTS: dict[str, str] = dict(zip("aeiouncAEIOU", "áéíöüñçÁÉÍÖÜ", strict=True))
 COMPANY_WORDS: tuple[str, ...] = _split(
     "Company, Group, Works, House, Direct, Partners, Brothers, Collective, Store, Shop, Corner, Center, Co, Hub, World, Line, Club"
 )

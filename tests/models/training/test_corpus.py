@@ -1,4 +1,4 @@
-"""The corpus: what is held out stays out, decisions belong to who controlled them, branches do not see each other."""
+"""The corpus: what is held out stays out, decisions belong to who controlled them, texts do not see each other."""
 
 from __future__ import annotations
 
@@ -107,26 +107,58 @@ def test_examples_are_a_function_of_seed_and_number(tokenizer: Any) -> None:
     assert vars(first.example(5)) != vars(Corpus(tokenizer, 2).example(5))
 
 
-def test_example_targets_are_the_next_ids_of_their_branch(tokenizer: Any) -> None:
+def nodes_of(example: Any) -> list[list[int]]:
+    """The places of each node's tokens."""
+    return [[i for i, n in enumerate(example.nodes) if n == node] for node in range(max(example.nodes) + 1)]
+
+
+def test_example_is_a_tree_of_brief_lines_and_texts(tokenizer: Any) -> None:
     corpus = Corpus(tokenizer, 1)
     for number in range(20):
         example = corpus.example(number)
         assert len({len(column) for column in vars(example).values()}) == 1
-        for i in range(len(example.ids) - 1):
-            if example.branches[i] and example.branches[i] == example.branches[i + 1]:
-                assert example.targets[i] == example.ids[i + 1]
-                assert example.positions[i + 1] == example.positions[i] + 1
-        lasts = [i for i, b in enumerate(example.branches) if b and [*example.branches, -1][i + 1] != b]
-        assert all(example.targets[i] == corpus.end_id for i in lasts)
+        brief, *others = nodes_of(example)
+        for places in others:
+            above = nodes_of(example)[example.parents[places[0]]]
+            assert len({example.parents[i] for i in places}) == 1
+            start = example.positions[above[-1]] + 1
+            assert [example.positions[i] for i in places] == list(range(start, start + len(places)))
+            assert [example.targets[i] for i in places[:-1]] == [example.ids[i] for i in places[1:]]
+        texts = [places for places in others if example.parents[places[0]] != 0]
+        assert len(texts) >= 2
+        assert all(example.targets[places[-1]] == corpus.end_id for places in texts)
+        assert all(example.weights[i] == 0.0 for i in brief)
 
 
-def test_batch_mask_lets_a_branch_see_the_brief_and_itself_alone(tokenizer: Any) -> None:
+def test_texts_of_one_line_begin_where_a_prompt_ends(tokenizer: Any) -> None:
+    corpus = Corpus(tokenizer, 1)
+    stop = corpus.encode("x.")[-1]
+    for number in range(20):
+        example = corpus.example(number)
+        for places in nodes_of(example)[1:]:
+            is_text = example.parents[places[0]] != 0
+            assert (example.ids[places[0]] == stop) == is_text
+            if not is_text:
+                assert example.targets[places[-1]] == stop
+                assert example.weights[places[-1]] == 0.0
+
+
+def test_lines_carry_a_loss_on_what_the_list_tells(tokenizer: Any) -> None:
+    corpus = Corpus(tokenizer, 1)
+    example = corpus.example(1)
+    brief, line, *_ = nodes_of(example)
+    learnt = tokenizer.decode([example.targets[i] for i in line if example.weights[i] > 0])
+    assert learnt.strip() in tokenizer.decode([example.ids[i] for i in brief])
+    assert ":" in learnt
+
+
+def test_batch_mask_lets_a_token_see_its_node_and_those_above(tokenizer: Any) -> None:
     corpus = Corpus(tokenizer, 1)
     examples = [corpus.example(number) for number in range(3)]
     batch = make_batch(examples)
     for row, example in enumerate(examples):
         for query in range(0, len(example.ids), 7):
             seen = batch.mask[row, 0, query, : len(example.ids)].tolist()
-            branch = example.branches[query]
-            assert seen == [k <= query and example.branches[k] in (0, branch) for k in range(len(example.ids))]
+            path = {0, example.nodes[query], example.parents[query]}
+            assert seen == [k <= query and example.nodes[k] in path for k in range(len(example.ids))]
     assert torch.equal(batch.targets >= 0, batch.targets != -1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,15 @@ from tokenauction.models.training.train import Run, export, train
 
 DEFAULT = Path(models.__file__).parent / "default"
 SMALL = Shape(vocab_size=4096, width=32, num_layers=2, num_heads=2, mlp_width=48)
+
+
+@pytest.fixture(autouse=True)
+def as_before_afterwards() -> Iterator[None]:
+    """Training sets how this process computes, and these tests are not alone in it."""
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +55,26 @@ def test_network_gives_the_logits_of_transformers_after_export(tokenizer: Any, t
     batch = make_batch([example])
     with torch.inference_mode():
         ours = network(batch.ids, batch.positions, batch.mask, torch.ones_like(batch.ids, dtype=torch.bool))
-        for branch in range(1, max(example.branches) + 1):
-            places = [i for i, b in enumerate(example.branches) if b in (0, branch)]
+        for node in range(1, max(example.nodes) + 1):
+            path = {0, node, example.parents[example.nodes.index(node)]}
+            places = [i for i, n in enumerate(example.nodes) if n in path]
             theirs = llama(input_ids=batch.ids[:, places]).logits[0]
-            assert torch.allclose(ours[places], theirs, atol=2e-5), f"branch {branch} is not an ordinary sequence"
+            assert torch.allclose(ours[places], theirs, atol=2e-5), f"node {node} is not an ordinary sequence"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler (Debian: g++)")
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler, about itself
+def test_compiled_layers_give_the_same_gradients(tokenizer: Any) -> None:
+    batch = make_batch([Corpus(tokenizer, 1).example(number) for number in range(2)])
+    gradients = []
+    for compiles in (False, True):
+        network = Network(SMALL, seed=1)
+        if compiles:
+            network.compile_layers()
+        torch.autograd.backward(network(batch.ids, batch.positions, batch.mask, batch.weights > 0).square().mean())
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-3) for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.slow
@@ -61,7 +88,7 @@ def test_training_resumes_to_the_weights_of_an_unbroken_run(
         folder.mkdir()
         tokenizer.save(str(folder / "tokenizer.json"))
         for stop in stops:
-            run = Run(folder, num_steps=4, num_examples=4, save_every=2, num_processes=1)
+            run = Run(folder, num_steps=4, num_examples=4, save_every=2, num_processes=1, compiles=False)
             train(run, stop_after=stop)
         weights.append(torch.load(folder / "state.pt", weights_only=True)["network"])
     assert weights[0].keys() == weights[1].keys()
@@ -75,7 +102,15 @@ def test_training_goes_on_from_a_checkpoints_weights(
 ) -> None:
     monkeypatch.setattr("tokenauction.models.training.train.Shape", lambda **_: SMALL)
     export(Network(SMALL, seed=5), tokenizer, tmp_path / "old")
-    run = Run(tmp_path / "new", num_examples=4, num_processes=1, start_from=tmp_path / "old", muon_lr=0.0, adam_lr=0.0)
+    run = Run(
+        tmp_path / "new",
+        num_examples=4,
+        num_processes=1,
+        compiles=False,
+        start_from=tmp_path / "old",
+        muon_lr=0.0,
+        adam_lr=0.0,
+    )
     train(run, stop_after=1)
     old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("old", "new/checkpoint"))
     assert all(torch.equal(old[name], new[name]) for name in old)
