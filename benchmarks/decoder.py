@@ -1,6 +1,6 @@
 """What a token of an auction costs on the shipped model: the forward pass, and what the auction adds to it.
 
-    python benchmarks/decoder.py [--tokens 200] [--model FOLDER]
+    python benchmarks/decoder.py [--tokens 200] [--model FOLDER] [--runner llama transformers]
 
 For every number of agents, and of auctions in one batch: milliseconds per step (median and p10), of which the model and
 the clearing (shape, aggregate, draw, price); the rest is the record. Prints a table, then one JSON line.
@@ -55,9 +55,9 @@ def spec_of(num_agents: int, num_tokens: int, seed: int) -> AuctionSpec:
     return AuctionSpec("Vacations in Hawaii", agents, reference_weight_micros=500, max_tokens=num_tokens, seed=seed)
 
 
-def measure(num_agents: int, num_auctions: int, num_tokens: int, source: str | None) -> dict[str, float]:
+def measure(runner: str, num_agents: int, num_auctions: int, num_tokens: int, source: str | None) -> dict[str, Any]:
     """Milliseconds per step of one case, the steps in which all its auctions still run."""
-    decoder = new_decoder(load_model(source, max_rows=256))
+    decoder = new_decoder(load_model(source, max_rows=256, runner=runner))
     model_watch, clear_watch = Stopwatch(), Stopwatch()
     model: Any = decoder.model
     model.step = model_watch.around(model.step)
@@ -86,6 +86,7 @@ def measure(num_agents: int, num_auctions: int, num_tokens: int, source: str | N
     clear_ms = statistics.median(clear_watch.seconds[1 + WARM_UP :]) * 1e3
     step_ms = statistics.median(rows) * 1e3
     return {
+        "runner": decoder.model.runner,
         "agents": num_agents,
         "auctions": num_auctions,
         "step_ms_median": step_ms,
@@ -102,12 +103,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=200, help="steps per case")
     parser.add_argument("--model", default=None)
+    parser.add_argument("--runner", nargs="+", default=["llama", "transformers"], help="measured one after the other")
     arguments = parser.parse_args()
-    results = [measure(agents, auctions, arguments.tokens, arguments.model) for agents, auctions in CASES]
+    results = [
+        measure(runner, agents, auctions, arguments.tokens, arguments.model)
+        for runner in arguments.runner
+        for agents, auctions in CASES
+    ]
     title = f"one reference row besides the agents; {torch.get_num_threads()} thread(s), torch {torch.__version__}"
-    table = Table("agents", "auctions", "ms per step", "p10", "model", "clearing", "not model", "tokens/s", title=title)
+    table = Table(
+        "runner", "agents", "auctions", "ms per step", "p10", "model", "clearing", "not model", "tokens/s", title=title
+    )
     for row in results:
         table.add_row(
+            row["runner"],
             str(row["agents"]),
             str(row["auctions"]),
             *(f"{row[name]:.2f}" for name in ("step_ms_median", "step_ms_p10", "model_ms_median", "clear_ms_median")),

@@ -29,7 +29,7 @@ from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.engine.sentences import count_sentences
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
-from tokenauction.models.base import Gang, LanguageModel, ModelError, TextStream
+from tokenauction.models.base import Gang, LanguageModel, ModelError, NoRoom, TextStream
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,17 @@ class Decoder:
     def _admit(self) -> tuple[list[Performance], list[Event]]:
         joined: list[Performance] = []
         events: list[Event] = []
-        for performance in self.scheduler.next_to_join(self.model.free_rows):
+        joining = self.scheduler.next_to_join(self.model.free_rows)
+        for place, performance in enumerate(joining):
+            is_alone = not self.scheduler.running
             self.scheduler.running.append(performance)
             try:
                 performance.gang = self.model.admit(performance.prompts, performance.auction.spec.max_tokens)
             except (ModelError, ValueError) as error:
+                if isinstance(error, NoRoom) and not is_alone:  # memory is short until another auction ends
+                    self.scheduler.running.pop()
+                    self.scheduler.put_back(joining[place:])
+                    break
                 events += self._fail(performance, getattr(error, "code", "invalid_input"), str(error))
                 continue
             performance.auction.start()

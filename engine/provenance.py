@@ -23,6 +23,7 @@ class Provenance:
     model_name: str
     model_hash: str
     numerics: str
+    runner: str
     tokenizer_hash: str
     prompt_hashes: tuple[str, ...]  # one a row
 
@@ -30,13 +31,14 @@ class Provenance:
     def of(cls, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Provenance:
         """What `model` writes behind `prompts`."""
         hashes = tuple(prompt_hash(prompt) for prompt in prompts)
-        return cls(model.name, model.hash, model.numerics, model.tokenizer.hash, hashes)
+        return cls(model.name, model.hash, model.numerics, model.runner, model.tokenizer.hash, hashes)
 
     def to_mapping(self) -> dict[str, Any]:
         """As it stands on the receipt."""
         return {
             "model": {"name": self.model_name, "hash": self.model_hash},
             "numerics": self.numerics,
+            "runner": self.runner,
             "tokenizer_hash": self.tokenizer_hash,
             "prompt_hashes": list(self.prompt_hashes),
         }

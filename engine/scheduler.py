@@ -7,6 +7,7 @@ when its rows are free; what its prompts cost is bounded per step, so that runni
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -51,3 +52,7 @@ class Scheduler(Generic[T]):
             free_rows -= head.num_rows
             num_tokens += head.num_prompt_tokens
         return joining
+
+    def put_back(self, auctions: Sequence[T]) -> None:
+        """Let auctions that could not join after all wait again, in front of those that came later."""
+        self.waiting.extendleft(reversed(auctions))

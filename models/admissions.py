@@ -7,11 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
 from tokenauction.models import base
+
+# The context of a model whose config names none (ALiBi, recurrent); `max_length` replaces it.
+DEFAULT_MAX_LENGTH = 2048
+
+
+def context_length(config: Any, asked: int | None) -> int:
+    """The longest row: what the config allows for, under whatever name, or `asked` if that is no longer.
+
+    Raises ValueError for an `asked` that is longer or below 1.
+    """
+    config = config.get_text_config()
+    keys = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx", "seq_length")
+    named = [length for key in keys if isinstance(length := getattr(config, key, None), int) and length > 0]
+    context = named[0] if named else None
+    if asked is None:
+        return context or DEFAULT_MAX_LENGTH
+    if not 1 <= asked <= (context or asked):
+        raise ValueError(f"max_length is {asked}; choose between 1 and the model's context ({context or 'any'})")
+    return asked
 
 
 @dataclass

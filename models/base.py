@@ -131,6 +131,10 @@ class LanguageModel(Protocol):
         """ "float32", "bf16", …: how it computes; goes on the receipt."""
 
     @property
+    def runner(self) -> str:
+        """Which code computes it; goes on the receipt."""
+
+    @property
     def max_length(self) -> int:
         """Longest prompt plus text a row can hold, in tokens."""
 

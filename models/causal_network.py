@@ -28,7 +28,9 @@ class CausalNetwork:
     def __init__(self, model: Any, name: str) -> None:
         self.model = model.eval()
         self.device: torch.device = model.device
-        self.accepted = frozenset(inspect.signature(model.forward).parameters)
+        self._accepted = frozenset(inspect.signature(model.forward).parameters)
+        # transformers 5.24 gave past_key_values a new name, in one architecture after the other.
+        self._cache_option = next((name for name in ("cache", "past_key_values") if name in self._accepted), None)
         numerics = [numerics for numerics, dtype in DTYPES.items() if dtype == model.dtype]
         if not numerics:
             raise base.ModelNotLoadable(f"{name} computes in {model.dtype}; load it as one of {', '.join(DTYPES)}")
@@ -45,16 +47,25 @@ class CausalNetwork:
         ids: Int[Tensor, "rows columns"],
         mask: Int[Tensor, "rows all"],
         kept: Int[Tensor, " kept"],
-        **options: Any,
+        *,
+        cache: Any = None,
+        position_ids: Int[Tensor, "rows columns"] | None = None,
     ) -> Float32[Tensor, "rows kept vocab"]:
-        """Logits of the columns `kept`; options that the model has no parameter for are left out."""
-        options |= {"attention_mask": mask, "use_cache": "past_key_values" in options, "return_dict": True}
-        options = {key: value for key, value in options.items() if key in self.accepted}
-        if "logits_to_keep" in self.accepted:
+        """Logits of the columns `kept`; what the model has no parameter for is left out."""
+        options = {"attention_mask": mask, "use_cache": cache is not None, "return_dict": True}
+        if cache is not None and self._cache_option is not None:
+            options |= {self._cache_option: cache, "position_ids": position_ids}
+        options = {key: value for key, value in options.items() if key in self._accepted}
+        if "logits_to_keep" in self._accepted:
             logits: Tensor = self.model(input_ids=ids, logits_to_keep=kept, **options).logits
         else:
             logits = self.model(input_ids=ids, **options).logits[:, kept]
         return logits.float()
+
+    @property
+    def takes_cache(self) -> bool:
+        """Whether columns can be fed behind a cache, with a mask over all that it holds."""
+        return self._cache_option is not None and "attention_mask" in self._accepted
 
     def empty_cache(self) -> Any:
         """A transformers cache with the layers that the model's config asks for."""

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,9 @@ LOADING_ERRORS = (
 )
 
 
+HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
+
+
 def load_pretrained(auto_class: Any, source: str | Path, **options: Any) -> Any:
     """`auto_class.from_pretrained`: a folder without the network, a hub name from the cache or else from the network.
 
@@ -43,7 +50,21 @@ def load_pretrained(auto_class: Any, source: str | Path, **options: Any) -> Any:
     try:
         return auto_class.from_pretrained(name, local_files_only=True, **options)
     except LOADING_ERRORS:  # Whatever is missing from the cache, the hub may have it.
+        _check_hub_is_reached()
         return auto_class.from_pretrained(name, **options)
+
+
+def _check_hub_is_reached() -> None:
+    """Raise OSError at once where nothing answers: asking for each file again and again takes half a minute to fail."""
+    from transformers.utils.hub import is_offline_mode  # type: ignore[attr-defined]
+
+    if is_offline_mode() or any(name in urllib.request.getproxies() for name in ("https", "all")):
+        return  # transformers says it by itself, or a proxy answers in the hub's place
+    host = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((host.hostname or "", host.port or 443), timeout=HUB_TIMEOUT).close()
+    except OSError as error:
+        raise OSError(f"it is not a folder, nor in the cache, and {host.hostname} is not reached") from error
 
 
 def load_causal_model(source: str | Path, dtype: torch.dtype) -> Any:

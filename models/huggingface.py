@@ -16,16 +16,12 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from tokenauction.models import base
-from tokenauction.models.admissions import Admissions
-from tokenauction.models.causal_network import DTYPES, CausalNetwork
-from tokenauction.models.checkpoint import hash_files, hash_parameters, load_causal_model, weight_files
+from tokenauction.models.admissions import Admissions, context_length
+from tokenauction.models.causal_network import CausalNetwork
+from tokenauction.models.checkpoint import hash_files, hash_parameters
 from tokenauction.models.padded_cache import Batch, Rows
-from tokenauction.models.tokenizer import HuggingFaceTokenizer, end_ids_of
 
 CacheKind = Literal["dynamic", "reread"]
-
-# The context of a model whose config names none (ALiBi, recurrent); `max_length` replaces it.
-DEFAULT_MAX_LENGTH = 2048
 
 # Two ways to the same logits may part by this much, root mean square over the logits' standard deviation. A wrong
 # position or an unmasked padding parts them by 0.1 and more in a trained model.
@@ -33,7 +29,7 @@ _TOLERANCES = {"float32": 1e-3, "bf16": 0.05}
 
 
 class HuggingFaceModel:
-    """`base.LanguageModel` over a transformers model; make one with `load`, or around a model already in memory."""
+    """`base.LanguageModel` over a transformers model; see `loading.load_model` for one from a folder."""
 
     def __init__(
         self,
@@ -57,48 +53,11 @@ class HuggingFaceModel:
         self._weights = tuple(weights)
         self._hash: str | None = None
         self._cache_kind = _probe(self._network, name)
-        max_length = _choose_max_length(_context_of(model.config), max_length)
+        max_length = context_length(model.config, max_length)
         self._admissions = Admissions(max_rows, max_length, self._network.vocab_size)
         self._batch: Batch | None = None  # the gangs of the last step
         self._parked: dict[base.Gang, Rows] = {}  # prefilled gangs that are not in the batch
         self._texts: dict[base.Gang, list[int]] = {}  # what re-reading reads behind the prompts
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        *,
-        dtype: str = "auto",
-        device: str = "auto",
-        max_rows: int = 64,
-        max_length: int | None = None,
-        name: str | None = None,
-    ) -> HuggingFaceModel:
-        """Load model and tokenizer from a folder (without touching the network) or a hub name.
-
-        `name` is what receipts call it; the folder's own name, or the hub name, if left out.
-
-        "auto" is the GPU in bf16 where there is one, else the CPU in float32. Raises ModelNotLoadable.
-        """
-        if dtype not in ("auto", *DTYPES):
-            raise ValueError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device is {device!r} and this torch finds no CUDA device; use cpu")
-        if dtype == "auto":
-            dtype = "bf16" if device.startswith("cuda") else "float32"
-        model: Any = load_causal_model(source, DTYPES[dtype]).to(device)
-        ends = end_ids_of(model.generation_config) | end_ids_of(model.config.get_text_config())
-        tokenizer = HuggingFaceTokenizer.load(source, ends)
-        return cls(
-            model,
-            tokenizer,
-            name=name or (Path(source).resolve().name if Path(source).is_dir() else str(source)),
-            max_rows=max_rows,
-            max_length=max_length,
-            weights=weight_files(source),
-        )
 
     @property
     def name(self) -> str:
@@ -125,6 +84,10 @@ class HuggingFaceModel:
     @property
     def numerics(self) -> str:
         return self._network.numerics
+
+    @property
+    def runner(self) -> str:
+        return "transformers"
 
     @property
     def cache_kind(self) -> CacheKind:
@@ -227,7 +190,7 @@ def _probe(network: CausalNetwork, name: str) -> CacheKind:
         raise base.ModelNotLoadable(
             f"{name} is not causal: what it predicts depends on later tokens; name a causal language model"
         )
-    if not {"past_key_values", "attention_mask"} <= network.accepted or not _is_plain(network.empty_cache()):
+    if not network.takes_cache or not _is_plain(network.empty_cache()):
         return "reread"
     gang = base.Gang((tuple(ids[:2]), tuple(ids[1:5])))
     batch, prefilled = Batch.prefill(network, [gang])
@@ -251,21 +214,3 @@ def _is_plain(cache: Any) -> bool:
     from transformers.cache_utils import DynamicLayer
 
     return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def _context_of(config: Any) -> int | None:
-    """The most tokens the config allows for, under whatever name; None if it names no limit."""
-    config = config.get_text_config()
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx", "seq_length"):
-        length = getattr(config, key, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    return None
-
-
-def _choose_max_length(context: int | None, asked: int | None) -> int:
-    if asked is None:
-        return context or DEFAULT_MAX_LENGTH
-    if not 1 <= asked <= (context or asked):
-        raise ValueError(f"max_length is {asked}; choose between 1 and the model's context ({context or 'any'})")
-    return asked

@@ -104,7 +104,7 @@ class Batch:
         positions = (whole.cumsum(1) - 1).clamp(min=0)[:, -num_new:]
         kept = self._network.tensor([num_new - 1])
         try:
-            logits = self._network.forward(ids, whole, kept, position_ids=positions, past_key_values=self.cache)
+            logits = self._network.forward(ids, whole, kept, cache=self.cache, position_ids=positions)
         except BaseException:
             for layer in self.cache.layers:
                 if layer.get_seq_length() > num_old:

@@ -23,8 +23,7 @@ from tokenauction.models import base
 from tokenauction.models.admissions import Admissions
 from tokenauction.models.tokenizer import TextStream
 
-# ln p(next token | tokens so far), as a function of the tokens so far.
-NextToken = Callable[[Sequence[int]], Float64[Tensor, " tokens"]]
+NextToken = Callable[[Sequence[int]], Float64[Tensor, " tokens"]]  # tokens so far -> ln p(next token | tokens so far)
 
 
 class ToyTokenizer:
@@ -104,6 +103,8 @@ class ToyWorld:
 
 class ToyModel:
     """`base.LanguageModel` over a toy world: the double that tests of the engine run on."""
+
+    runner = "toy"
 
     def __init__(self, world: ToyWorld, *, max_rows: int = 64, max_length: int = 512) -> None:
         self.world = world

@@ -40,20 +40,20 @@ def use_threads() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 
-def load_model(source: str | None, *, max_rows: int = 64) -> LanguageModel:
+def load_model(source: str | None, *, max_rows: int = 64, runner: str = "auto") -> LanguageModel:
     """The model in `source` (a folder or hub name), or the shipped one; ModelNotLoadable if there is none."""
     # These take a second to import, which whoever needs no model should not wait for.
     from transformers.utils.logging import disable_progress_bar
 
-    from tokenauction.models.huggingface import HuggingFaceModel
+    from tokenauction.models import loading
 
     use_threads()
     disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write over the live view
     if source is None:
-        return HuggingFaceModel.load(DEFAULT_MODEL, max_rows=max_rows, name="tokenauction-default")
+        return loading.load_model(DEFAULT_MODEL, runner=runner, max_rows=max_rows, name="tokenauction-default")
     if not source.strip():
         raise InvalidInput("--model is empty; name a folder or a model of the hub")
-    return HuggingFaceModel.load(source, max_rows=max_rows)
+    return loading.load_model(source, runner=runner, max_rows=max_rows)
 
 
 def prompts_for(spec: AuctionSpec, tokenizer: Tokenizer) -> list[list[int]]:

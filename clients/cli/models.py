@@ -40,7 +40,7 @@ def check_model(source: str) -> None:
     )
     table.add_row("chat template", "yes" if tokenizer.has_chat_template else "no")
     table.add_row("longest row", f"{model.max_length} tokens")
-    table.add_row("numerics", f"{model.numerics} on {model.device}")
+    table.add_row("numerics", f"{model.numerics} on {model.device}, computed by the {model.runner} runner")
     [settled] = settle_all(new_decoder(model), [CHECK], lambda: None)
     table.add_row("writes", settled["text"])
     plain_console().print(table)

@@ -50,3 +50,10 @@ def test_scheduler_serves_everybody_in_order_when_rows_come_free(sizes: list[int
         assert sum(w.num_rows for w in joining) <= rows
         served += [w.name for w in joining]
     assert served == list(range(len(sizes)))
+
+
+def test_scheduler_takes_back_whoever_could_not_join_in_front_of_the_rest() -> None:
+    scheduler = scheduler_of(*(Waiting(i, 1) for i in range(4)))
+    joining = scheduler.next_to_join(free_rows=3)
+    scheduler.put_back(joining[1:])
+    assert [w.name for w in scheduler.waiting] == [1, 2, 3]

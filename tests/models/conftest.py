@@ -14,8 +14,25 @@ from jaxtyping import install_import_hook
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 # Shapes in signatures are checked while these tests run. The training code is not among these modules.
-CHECKED = ("base", "admissions", "causal_network", "checkpoint", "huggingface", "padded_cache", "tokenizer", "toy")
+CHECKED = (
+    "base",
+    "admissions",
+    "causal_network",
+    "checkpoint",
+    "huggingface",
+    "kv_cache",
+    "llama",
+    "llama_network",
+    "padded_cache",
+    "tokenizer",
+    "toy",
+)
 install_import_hook([f"tokenauction.models.{name}" for name in CHECKED], "beartype.beartype")
+
+from tokenauction.models import base  # noqa: E402
+from tokenauction.models.huggingface import HuggingFaceModel  # noqa: E402
+from tokenauction.models.llama import LlamaModel  # noqa: E402
+from tokenauction.models.toy import ToyTokenizer  # noqa: E402
 
 # transformers leaves these two without types.
 AUTO_MODEL: Any = transformers.AutoModelForCausalLM
@@ -38,6 +55,38 @@ GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "max_position_embe
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**GROUPED),
     "qwen2": lambda: transformers.Qwen2Config(**GROUPED),  # biases
+    "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=8),  # norms of queries and keys
+    "llama-tied": lambda: transformers.LlamaConfig(**GROUPED, tie_word_embeddings=True),
+    "llama-biased": lambda: transformers.LlamaConfig(**GROUPED, attention_bias=True, mlp_bias=True),
+    "llama-one-head": lambda: transformers.LlamaConfig(**{**GROUPED, "num_key_value_heads": 1}),
+    "llama-linear": lambda: transformers.LlamaConfig(
+        **GROUPED, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}
+    ),
+    "llama-yarn": lambda: transformers.LlamaConfig(
+        **GROUPED,
+        rope_parameters={
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "rope_theta": 100.0,
+            "original_max_position_embeddings": 16,
+        },
+    ),
+    "llama3": lambda: transformers.LlamaConfig(
+        **GROUPED,
+        rope_parameters={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "rope_theta": 500.0,
+        },
+    ),
+    "llama-dynamic": lambda: transformers.LlamaConfig(
+        **GROUPED, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 100.0}
+    ),
+    "llama-gelu": lambda: transformers.LlamaConfig(**GROUPED, hidden_act="gelu"),
+    "mistral-wide": lambda: transformers.MistralConfig(**GROUPED, sliding_window=None),
     "gemma": lambda: transformers.GemmaConfig(**GROUPED, head_dim=8),  # scaled embeddings, tied weights
     "gpt2": lambda: transformers.GPT2Config(  # learned positions
         vocab_size=VOCAB_SIZE, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=2
@@ -109,6 +158,57 @@ def true_logits(tiny_model: Callable[..., Any]) -> Callable[..., torch.Tensor]:
         return read(architecture, tuple(ids), dtype)
 
     return all_logits
+
+
+# --- Models under test ----------------------------------------------------------------------------------------------
+
+RUNNERS: dict[str, Any] = {"transformers": HuggingFaceModel, "llama": LlamaModel}
+
+# Logits here have a standard deviation of 1 to 5; float32 sums in another order part by about 1e-6 of that.
+ABSOLUTE = 5e-5
+
+
+class Checked:
+    """A model under test that compares every row it returns with a plain forward pass of that row alone."""
+
+    def __init__(self, model: Any, true_logits: Callable[[Sequence[int]], torch.Tensor]) -> None:
+        self.model = model
+        self.texts: dict[base.Gang, list[int]] = {}
+        self._true_logits = true_logits
+
+    def join(self, *prompt_sets: Sequence[Sequence[int]], room: int = 20) -> list[base.Gang]:
+        gangs = [self.model.admit(prompts, room) for prompts in prompt_sets]
+        self.texts |= {gang: [] for gang in gangs}
+        self.compare(gangs, self.model.prefill(gangs))
+        return gangs
+
+    def step(self, gangs: Sequence[base.Gang], *tokens: int) -> None:
+        logits = self.model.step(gangs, torch.tensor(tokens))
+        for gang, token in zip(gangs, tokens, strict=True):
+            self.texts[gang].append(token)
+        self.compare(gangs, logits)
+
+    def rollback(self, gang: base.Gang, num_tokens: int) -> None:
+        self.model.rollback(gang, num_tokens)
+        del self.texts[gang][len(self.texts[gang]) - num_tokens :]
+        assert gang.num_tokens == len(self.texts[gang])
+
+    def compare(self, gangs: Sequence[base.Gang], logits: torch.Tensor) -> None:
+        rows = [[*prompt, *self.texts[gang]] for gang in gangs for prompt in gang.prompts]
+        truth = torch.stack([self._true_logits(row)[-1] for row in rows])
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, truth, atol=ABSOLUTE, rtol=0)
+
+
+@pytest.fixture
+def checked(tiny_model: Callable[..., Any], true_logits: Callable[..., torch.Tensor]) -> Callable[..., Checked]:
+    """`checked(architecture, runner=…, **options)`: a model that speaks in ids; nothing asks it for text."""
+
+    def build(architecture: str, runner: str = "transformers", **options: Any) -> Checked:
+        model = RUNNERS[runner](tiny_model(architecture), ToyTokenizer("ab"), **options)
+        return Checked(model, lambda ids: true_logits(architecture, ids))
+
+    return build
 
 
 # --- Tokenizers -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from tokenauction.models import base, checkpoint
-from tokenauction.models.huggingface import HuggingFaceModel
+from tokenauction.models.loading import load_model
 from tokenauction.models.tokenizer import HuggingFaceTokenizer
 
 
@@ -23,16 +24,27 @@ def folder(saved_model: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved_model, tmp_path / "model")
 
 
+@pytest.fixture
+def hub_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Where the hub is said to be: a port of this machine that answers once the test makes it listen."""
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port.getsockname()[1]}")
+        yield port
+
+
 def edit_config(folder: Path, **changes: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def test_folder_loads_without_touching_the_network(saved_model: Path, no_network: list[object]) -> None:
-    model = HuggingFaceModel.load(saved_model, device="cpu")
-    assert (model.numerics, model.cache_kind, model.max_length) == ("float32", "dynamic", 64)
+    model = load_model(saved_model, device="cpu")
+    assert (model.numerics, model.runner, model.max_length) == ("float32", "llama", 64)
     assert model.name == saved_model.name
-    assert HuggingFaceModel.load(saved_model, device="cpu", name="mine").name == "mine"
+    assert load_model(saved_model, device="cpu", name="mine").name == "mine"
     assert isinstance(model.tokenizer, HuggingFaceTokenizer)
     assert model.tokenizer.end_ids == {0, 2}  # the tokenizer's own and the config's
     assert no_network == []
@@ -41,29 +53,52 @@ def test_folder_loads_without_touching_the_network(saved_model: Path, no_network
 def test_loaded_model_computes_what_the_saved_one_did(
     saved_model: Path, true_logits: Callable[..., torch.Tensor]
 ) -> None:
-    model = HuggingFaceModel.load(str(saved_model), device="cpu", max_rows=3, max_length=20)
+    model = load_model(str(saved_model), device="cpu", max_rows=3, max_length=20)
     gang = model.admit([[5, 6, 7]], 0)
     torch.testing.assert_close(model.prefill([gang])[0], true_logits("llama", [5, 6, 7])[-1], atol=5e-5, rtol=0)
     assert (model.max_rows, model.free_rows, model.max_length) == (3, 2, 20)
 
 
+@pytest.mark.parametrize("runner", ["llama", "transformers"])
+def test_runner_is_what_was_asked_for(runner: str, saved_model: Path, true_logits: Callable[..., torch.Tensor]) -> None:
+    model = load_model(saved_model, runner=runner, device="cpu")
+    assert model.runner == runner
+    gang = model.admit([[5, 6, 7], [8]], 1)
+    model.prefill([gang])
+    truth = torch.stack([true_logits("llama", [*prompt, 9])[-1] for prompt in gang.prompts])
+    torch.testing.assert_close(model.step([gang], torch.tensor([9])), truth, atol=5e-5, rtol=0)
+
+
+def test_runner_is_the_generic_one_for_a_model_of_another_family(
+    saved_model: Path, tiny_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    tiny_model("gpt2").save_pretrained(tmp_path)
+    for file in saved_model.glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    assert load_model(tmp_path, device="cpu").runner == "transformers"
+    with pytest.raises(ValueError, match="gpt2 is not one of llama"):
+        load_model(tmp_path, runner="llama", device="cpu")
+    with pytest.raises(ValueError, match="runner 'vllm' is unknown; choose one of auto, llama, transformers"):
+        load_model(tmp_path, runner="vllm")
+
+
 def test_dtype_is_what_was_asked_for(saved_model: Path) -> None:
-    assert HuggingFaceModel.load(saved_model, dtype="bf16", device="cpu").numerics == "bf16"
+    assert load_model(saved_model, dtype="bf16", device="cpu").numerics == "bf16"
     with pytest.raises(ValueError, match="dtype 'int4' is unknown; choose one of auto, float32, bf16"):
-        HuggingFaceModel.load(saved_model, dtype="int4")
+        load_model(saved_model, dtype="int4")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_device_is_refused_when_it_is_not_there(saved_model: Path) -> None:
     with pytest.raises(ValueError, match="this torch finds no CUDA device; use cpu"):
-        HuggingFaceModel.load(saved_model, device="cuda")
+        load_model(saved_model, device="cuda")
 
 
 # --- The hash -------------------------------------------------------------------------------------------------------
 
 
 def test_hash_is_the_sha256_of_the_weight_file(saved_model: Path) -> None:
-    model = HuggingFaceModel.load(saved_model, device="cpu")
+    model = load_model(saved_model, device="cpu")
     assert model.hash == hashlib.sha256((saved_model / "model.safetensors").read_bytes()).hexdigest()
 
 
@@ -100,7 +135,7 @@ def test_weight_files_of_a_hub_name_lie_in_the_cache(
 
 def refusal(source: str | Path) -> str:
     with pytest.raises(base.ModelNotLoadable) as caught:
-        HuggingFaceModel.load(source, device="cpu")
+        load_model(source, device="cpu")
     message = str(caught.value)
     assert "\n" not in message
     assert caught.value.code == "model_not_loadable"
@@ -181,7 +216,8 @@ def test_hub_name_is_refused_offline_with_the_command_that_fetches_it(
     assert no_network == []
 
 
-def test_hub_name_is_looked_up_in_the_cache_before_the_network() -> None:
+def test_hub_name_is_looked_up_in_the_cache_before_the_network(hub_port: socket.socket) -> None:
+    hub_port.listen()
     calls: list[bool] = []
 
     class Auto:
@@ -199,3 +235,17 @@ def test_hub_name_is_looked_up_in_the_cache_before_the_network() -> None:
 def test_first_line_of_an_error_is_never_empty() -> None:
     assert checkpoint.first_line(OSError("one\ntwo")) == "one"
     assert checkpoint.first_line(KeyError()) == "KeyError"
+
+
+def test_hub_name_is_refused_at_once_where_the_hub_is_not_reached(hub_port: socket.socket) -> None:
+    asked: list[str] = []
+
+    class Hub:
+        @staticmethod
+        def from_pretrained(name: str, **options: object) -> None:
+            asked.append(name)
+            raise OSError("not cached")
+
+    with pytest.raises(OSError, match=r"nor in the cache, and 127\.0\.0\.1 is not reached"):
+        checkpoint.load_pretrained(Hub, "nobody/nothing")
+    assert asked == ["nobody/nothing"]  # the cache alone

@@ -1,0 +1,260 @@
+"""The runner for the Llama family (Llama, Mistral, Qwen2, Qwen3): gangs over pages of keys and values.
+
+Rows are ragged: each has its own positions and reads its own pages only, and what prompts have in common is computed
+and kept once. `huggingface.py` computes the same logits the slow way and is the oracle in the tests. It must not know
+what the logits are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from tokenauction.models import base
+from tokenauction.models.admissions import Admissions, context_length
+from tokenauction.models.causal_network import DTYPES
+from tokenauction.models.checkpoint import hash_files, hash_parameters
+from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
+from tokenauction.models.llama_config import unsupported
+from tokenauction.models.llama_network import Keys, LlamaNetwork, PromptAttention, StepAttention
+
+CACHE_BYTES = 2**31  # keys and values of all rows together, unless `cache_bytes` says otherwise
+MAX_SCORED_TOKENS = 2048  # tokens of one pass of `score`: their logits are its largest tensor
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The gangs of the last step, as what every step with the same gangs needs again."""
+
+    gangs: tuple[base.Gang, ...]
+    slots: Int[Tensor, "rows columns"]  # padded with slot 0, which no row looks at there
+    prompt_lengths: Int[Tensor, " rows"]
+    gang_of_row: Int[Tensor, " rows"]
+
+
+class LlamaModel:
+    """`base.LanguageModel` over a transformers model of the Llama family; see `unsupported` for which are."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: base.Tokenizer,
+        *,
+        name: str = "in-memory",
+        max_rows: int = 64,
+        max_length: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        weights: Sequence[Path] = (),
+    ) -> None:
+        """Take over the weights of `model`, where they are (device and dtype are its own).
+
+        At most `cache_bytes` are ever used for keys and values: a gang that needs more than is free waits, one that
+        needs more than there is is refused. Raises ValueError if the family does not include the model.
+        """
+        max_length = context_length(model.config, max_length)
+        reason = unsupported(model.config, max_length)
+        if reason is not None:
+            raise ValueError(f"{name} is nothing for the Llama runner: {reason}; use the transformers runner")
+        self._network = LlamaNetwork(model)
+        self._name = name
+        self._tokenizer = tokenizer
+        self._hash = hash_files(weights) if weights else hash_parameters(model)
+        self._admissions = Admissions(max_rows, max_length, self._network.shape.vocab_size)
+        bytes_per_page = self._network.bytes_per_token * PAGE_SIZE
+        num_pages = min(max_rows * -(-max_length // PAGE_SIZE), cache_bytes // bytes_per_page)
+        if num_pages < 1:
+            raise ValueError(f"cache_bytes is {cache_bytes}; {PAGE_SIZE} tokens of one row take {bytes_per_page} bytes")
+        self._pages = PageTable(num_pages)
+        self._cache = self._network.new_cache(num_pages)
+        self._rows: dict[base.Gang, list[Row]] = {}
+        self._batch: _Batch | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def hash(self) -> str:
+        return self._hash
+
+    @property
+    def vocab_size(self) -> int:
+        return self._admissions.vocab_size
+
+    @property
+    def tokenizer(self) -> base.Tokenizer:
+        return self._tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        return self._network.device
+
+    @property
+    def numerics(self) -> str:
+        return next(name for name, dtype in DTYPES.items() if dtype == self._network.dtype)
+
+    @property
+    def runner(self) -> str:
+        return "llama"
+
+    @property
+    def max_length(self) -> int:
+        return self._admissions.max_length
+
+    @property
+    def max_rows(self) -> int:
+        return self._admissions.max_rows
+
+    @property
+    def free_rows(self) -> int:
+        return self._admissions.free_rows
+
+    @property
+    def num_free_pages(self) -> int:
+        """Pages of PAGE_SIZE tokens that no row holds."""
+        return self._pages.num_free
+
+    def admit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> base.Gang:
+        gang = self._admissions.admit(prompts, max_new_tokens)
+        rows = self._pages.reserve(gang.prompts, max_new_tokens)
+        if rows is None:
+            self._admissions.release(gang)
+            needed = self._pages.num_needed(gang.prompts, max_new_tokens) * PAGE_SIZE
+            if needed > self._pages.num_pages * PAGE_SIZE:
+                raise base.PromptTooLong(
+                    f"the prompts and texts of {len(gang.prompts)} rows may take {needed} tokens, and there is memory "
+                    f"for {self._pages.num_pages * PAGE_SIZE}; shorten them, ask for fewer tokens or raise cache_bytes"
+                )
+            raise base.NoRoom(f"up to {needed} tokens are needed and {self.num_free_pages * PAGE_SIZE} are free")
+        self._rows[gang] = rows
+        return gang
+
+    def prefill(self, gangs: Sequence[base.Gang]) -> Float32[Tensor, "rows vocab"]:
+        self._admissions.check_prefill(gangs)
+        rows = [row for gang in gangs for row in self._rows[gang]]
+        if not rows:
+            return self._no_logits()
+        logits = self._read(rows, self._pages, self._cache, [1] * len(rows))
+        self._pages.record_written(rows)
+        self._admissions.record_prefill(gangs)
+        return torch.cat(logits)
+
+    def step(self, gangs: Sequence[base.Gang], tokens: Int[Tensor, " gangs"]) -> Float32[Tensor, "rows vocab"]:
+        self._admissions.check_step(gangs, tokens)
+        if not gangs:
+            return self._no_logits()
+        batch = self._assemble(gangs)
+        num_tokens = self._tensor([gang.num_tokens for gang in gangs])
+        positions = batch.prompt_lengths + num_tokens[batch.gang_of_row]
+        width = max(max(map(len, gang.prompts)) + gang.num_tokens for gang in gangs) + 1
+        visible = torch.arange(width, device=self.device) <= positions[:, None]
+        slots = batch.slots.gather(1, positions[:, None])[:, 0]
+        ids = tokens.to(self.device, torch.long)[batch.gang_of_row]
+        with torch.no_grad():
+            attention = StepAttention(batch.slots[:, :width], visible)
+            logits = self._network.forward(ids, positions, slots, self._cache, attention)
+        for gang in gangs:
+            gang.num_tokens += 1
+        return logits
+
+    def rollback(self, gang: base.Gang, num_tokens: int) -> None:
+        self._admissions.check_rollback(gang, num_tokens)
+        gang.num_tokens -= num_tokens  # what lies in the forgotten slots is never looked at, and written over
+
+    def score(
+        self, prefixes: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
+    ) -> list[list[Float32[Tensor, " tokens"]]]:
+        """As `base.LanguageModel.score`; what the prefixes share is read once a pass, in pages of its own."""
+        self._admissions.check_score(prefixes, candidates)
+        pairs = [(tuple(prefix), tuple(candidate)) for prefix in prefixes for candidate in candidates]
+        scores: list[Tensor] = []
+        for passed in _passes(pairs):
+            texts = [prefix + candidate[:-1] for prefix, candidate in passed]  # nobody asks what follows the last token
+            lengths = [len(candidate) for _, candidate in passed]
+            pages = PageTable(PageTable.num_needed(texts, 0))
+            rows = pages.reserve(texts, 0, [max(1, length) for length in lengths])
+            assert rows is not None, "there are as many pages as these rows can need"
+            logits = self._read(rows, pages, self._network.new_cache(pages.num_pages), lengths)
+            for (_, candidate), read in zip(passed, logits, strict=True):
+                scores.append(read.log_softmax(-1).gather(1, self._tensor(candidate)[:, None])[:, 0])
+        remaining = iter(scores)
+        return [[next(remaining) for _ in candidates] for _ in prefixes]
+
+    def release(self, gang: base.Gang) -> None:
+        self._admissions.release(gang)
+        self._pages.release(self._rows.pop(gang, []))
+        if self._batch is not None and gang in self._batch.gangs:
+            self._batch = None
+
+    def _read(
+        self, rows: Sequence[Row], pages: PageTable, cache: Sequence[Keys], num_wanted: Sequence[int]
+    ) -> list[Float32[Tensor, "_ vocab"]]:
+        """Read the rows' prompts in one pass, each common beginning once; the logits behind each row's last tokens."""
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        wanted: list[int] = []
+        spans = []
+        also: set[int] = set()
+        for row, num in zip(rows, num_wanted, strict=True):
+            start = pages.num_computed(row, also)
+            also.update(row.pages[: row.num_shared])
+            row_slots = row.slots(len(row.prompt))
+            first = len(ids)
+            ids += row.prompt[start:]
+            positions += range(start, len(row.prompt))
+            slots += row_slots[start:]
+            spans.append((first, len(ids), self._tensor(row_slots)))
+            wanted += range(len(ids) - num, len(ids))
+        with torch.no_grad():
+            logits = self._network.forward(
+                self._tensor(ids),
+                self._tensor(positions),
+                self._tensor(slots),
+                cache,
+                PromptAttention(spans),
+                self._tensor(wanted),
+            )
+        return list(torch.split(logits, list(num_wanted)))
+
+    def _assemble(self, gangs: Sequence[base.Gang]) -> _Batch:
+        """What a step of exactly these gangs needs; made anew only if the last step had others."""
+        if self._batch is None or self._batch.gangs != tuple(gangs):
+            rows = [row for gang in gangs for row in self._rows[gang]]
+            capacity = max(len(row.pages) for row in rows) * PAGE_SIZE
+            held = [row.slots(len(row.pages) * PAGE_SIZE) for row in rows]
+            self._batch = _Batch(
+                tuple(gangs),
+                slots=self._tensor([[*slots, *[0] * (capacity - len(slots))] for slots in held]),
+                prompt_lengths=self._tensor([len(row.prompt) for row in rows]),
+                gang_of_row=self._tensor([place for place, gang in enumerate(gangs) for _ in gang.prompts]),
+            )
+        return self._batch
+
+    def _tensor(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Int[Tensor, "*shape"]:
+        return torch.tensor(numbers, dtype=torch.long, device=self.device)
+
+    def _no_logits(self) -> Float32[Tensor, "rows vocab"]:
+        return torch.empty(0, self.vocab_size, device=self.device)
+
+
+def _passes(
+    pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+) -> Iterator[Sequence[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The pairs in order, in groups of at most MAX_SCORED_TOKENS tokens; a longer pair goes alone."""
+    start = 0
+    while start < len(pairs):
+        stop, num_tokens = start, 0
+        while stop < len(pairs):
+            num_tokens += sum(map(len, pairs[stop]))
+            if stop > start and num_tokens > MAX_SCORED_TOKENS:
+                break
+            stop += 1
+        yield pairs[start:stop]
+        start = stop

@@ -1,0 +1,214 @@
+"""The Llama runner against transformers' own forward passes of every row alone, for every variant of the family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tokenauction.models import base
+from tokenauction.models.kv_cache import PAGE_SIZE
+from tokenauction.models.llama import LlamaModel
+from tokenauction.models.llama_config import unsupported
+from tokenauction.models.toy import ToyTokenizer
+
+Build = Callable[..., Any]
+
+VARIANTS = (
+    "llama",
+    "llama-tied",
+    "llama-biased",
+    "llama-one-head",
+    "llama-linear",
+    "llama-yarn",
+    "llama3",
+    "mistral-wide",
+    "qwen2",
+    "qwen3",
+)
+ABSOLUTE = 5e-5
+
+COMMON = list(range(3, 3 + 2 * PAGE_SIZE + 3))  # two full pages and a bit
+A_PROMPTS = [[*COMMON, 40, 41], [*COMMON, 42], [43]]
+B_PROMPTS = [[*COMMON[:20], 44, 45], [46, 47, 48]]
+
+
+@pytest.mark.parametrize("architecture", VARIANTS)
+def test_logits_equal_plain_forwards_as_gangs_join_leave_and_roll_back(architecture: str, checked: Build) -> None:
+    model = checked(architecture, "llama")
+    a, b = model.join(A_PROMPTS, B_PROMPTS)
+    model.step([a, b], 1, 2)
+    model.step([b], 5)  # a waits
+    (c,) = model.join([COMMON])
+    model.step([c, b, a], 9, 10, 11)  # in another order
+    model.rollback(b, 2)
+    model.step([c, b, a], 15, 16, 17)
+    model.rollback(a, 3)  # to its prompts
+    model.step([a], 18)
+    model.model.release(b)
+    model.step([a, c], 19, 20)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_logits_equal_plain_forwards_whatever_the_gangs_do(data: st.DataObject, checked: Build) -> None:
+    model = checked("llama", "llama", max_rows=9)
+    token = st.integers(0, 49)
+    tail = st.lists(token, min_size=1, max_size=6)
+    prompt = st.builds(lambda num, tail: [*COMMON[:num], *tail], st.sampled_from([0, 15, 16, 17, 32, 35]), tail)
+    for _ in range(data.draw(st.integers(3, 10), "moves")):
+        live = list(model.texts)
+        moves = ["join"] if model.model.free_rows >= 3 else []
+        moves += ["step", "step", "rollback", "release"] if live else []
+        match data.draw(st.sampled_from(moves)):
+            case "join":
+                model.join(data.draw(st.lists(prompt, min_size=1, max_size=3)))
+            case "step":
+                gangs = data.draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
+                model.step(gangs, *(data.draw(token) for _ in gangs))
+            case "rollback":
+                gang = data.draw(st.sampled_from(live))
+                model.rollback(gang, data.draw(st.integers(0, gang.num_tokens)))
+            case "release":
+                gang = data.draw(st.sampled_from(live))
+                model.model.release(gang)
+                del model.texts[gang]
+    for gang in model.texts:
+        model.model.release(gang)
+    assert model.model.num_free_pages == 9 * 64 // PAGE_SIZE
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_bf16_model_stays_near_its_plain_forward(architecture: str, tiny_model: Build, true_logits: Build) -> None:
+    model = LlamaModel(tiny_model(architecture, torch.bfloat16), ToyTokenizer("ab"))
+    assert model.numerics == "bf16"
+    gang = model.admit(A_PROMPTS, 1)
+    model.prefill([gang])
+    logits = model.step([gang], torch.tensor([5]))
+    truth = torch.stack([true_logits(architecture, [*prompt, 5], torch.bfloat16)[-1] for prompt in A_PROMPTS])
+    assert logits.dtype == torch.float32
+    assert ((logits - truth).square().mean().sqrt() / truth.std()).item() < 0.02
+
+
+def test_gang_admitted_first_and_prefilled_last_still_has_its_beginning_computed(checked: Build) -> None:
+    model = checked("llama", "llama")
+    early = model.model.admit(A_PROMPTS, 4)
+    (late,) = model.join(A_PROMPTS)
+    model.texts[early] = []
+    model.compare([early], model.model.prefill([early]))
+    model.model.release(late)
+    model.step([early], 7)
+
+
+def test_common_beginning_is_computed_once(checked: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = checked("llama", "llama")
+    sizes: list[int] = []
+    forward = model.model._network.forward
+
+    def measure(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(ids))
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(model.model._network, "forward", measure)
+    model.join([[*COMMON, 40], [*COMMON, 41]])
+    model.join([[*COMMON, 42]])
+    shared = 2 * PAGE_SIZE
+    assert sizes == [shared + 4 + 4, 4]
+
+
+def test_score_gives_the_log_probability_of_each_token(checked: Build, true_logits: Build) -> None:
+    model = checked("llama", "llama").model
+    prefixes = [COMMON, [*COMMON, 7], [9]]
+    candidates = [[1, 2, 3], [1, 2, 3], [4], [], list(range(20, 45))]
+    for prefix, row in zip(prefixes, model.score(prefixes, candidates), strict=True):
+        for candidate, score in zip(candidates, row, strict=True):
+            logits = true_logits("llama", [*prefix, *candidate])[len(prefix) - 1 :].double().log_softmax(-1)
+            truth = [logits[place, token].item() for place, token in enumerate(candidate)]
+            torch.testing.assert_close(score.double(), torch.tensor(truth).double(), atol=ABSOLUTE, rtol=0)
+
+
+def test_score_leaves_live_gangs_alone(checked: Build) -> None:
+    model = checked("llama", "llama")
+    (a,) = model.join(A_PROMPTS)
+    model.step([a], 1)
+    model.model.score([COMMON], [[3, 4]])
+    model.step([a], 2)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reason"),
+    [
+        ("gpt2", "gpt2 is not one of llama, mistral, qwen2, qwen3"),
+        ("mistral", "slides over 4 tokens, fewer than the 64 of a row"),
+        ("llama-dynamic", "rotary positions are of type dynamic"),
+        ("llama-gelu", "activation is gelu, not silu"),
+    ],
+)
+def test_model_is_refused_with_the_reason_when_it_is_not_of_the_family(
+    architecture: str, reason: str, tiny_model: Build
+) -> None:
+    with pytest.raises(ValueError, match=f"{reason}; use the transformers runner"):
+        LlamaModel(tiny_model(architecture), ToyTokenizer("ab"))
+
+
+def test_sliding_attention_is_supported_for_rows_that_the_window_covers(tiny_model: Build) -> None:
+    config = tiny_model("mistral").config
+    assert unsupported(config, 4) is None
+    assert unsupported(config, 5) is not None
+
+
+# --- memory: what is reserved, refused and given back ---------------------------------------------------------------
+
+
+def bytes_for(tiny_model: Build, num_tokens: int) -> int:
+    """What the keys and values of so many tokens of the tiny Llama take."""
+    config = tiny_model("llama").config
+    return int(2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4 * num_tokens)
+
+
+def test_gang_waits_for_memory_and_gets_it_after_a_release(checked: Build, tiny_model: Build) -> None:
+    model = checked("llama", "llama", cache_bytes=bytes_for(tiny_model, 64)).model
+    assert model.num_free_pages == 4
+    first = model.admit([[1] * 20, [2] * 10], 6)
+    assert model.num_free_pages == 1
+    with pytest.raises(base.NoRoom, match="up to 32 tokens are needed and 16 are free"):
+        model.admit([[3] * 10], 20)
+    assert (model.free_rows, model.num_free_pages) == (62, 1)
+    model.release(first)
+    model.release(first)
+    assert model.num_free_pages == 4
+    model.admit([[3] * 10], 20)
+
+
+def test_gang_that_memory_never_holds_is_refused_with_the_remedy(checked: Build, tiny_model: Build) -> None:
+    model = checked("llama", "llama", cache_bytes=bytes_for(tiny_model, 64)).model
+    with pytest.raises(
+        base.PromptTooLong, match=r"may take 96 tokens, and there is memory for 64; .*raise cache_bytes"
+    ):
+        model.admit([[1] * 30, [2] * 30, [3] * 30], 2)
+    assert (model.free_rows, model.num_free_pages) == (64, 4)
+
+
+def test_cache_that_holds_no_page_is_refused_at_the_start(checked: Build, tiny_model: Build) -> None:
+    with pytest.raises(ValueError, match="16 tokens of one row take 2048 bytes"):
+        checked("llama", "llama", cache_bytes=bytes_for(tiny_model, 15))
+
+
+def test_rows_that_begin_alike_take_the_memory_of_the_beginning_once(checked: Build) -> None:
+    model = checked("llama", "llama").model
+    free = model.num_free_pages
+    model.admit([[*COMMON, number] for number in range(40, 44)], 1)
+    assert free - model.num_free_pages == 2 + 4  # two common pages, and one of each row's own
+
+
+def test_model_satisfies_the_protocol(checked: Build) -> None:
+    model = checked("llama", "llama").model
+    assert isinstance(model, base.LanguageModel)
+    assert (model.vocab_size, model.numerics, model.runner) == (50, "float32", "llama")
+    assert (model.max_rows, model.free_rows, model.name, model.max_length) == (64, 64, "in-memory", 64)
+    assert model.device == torch.device("cpu")
