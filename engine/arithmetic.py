@@ -15,6 +15,7 @@ from tokenauction.engine.spec import AuctionSpec
 
 TOLERANCE = 1e-9  # of probabilities (absolute and relative) and of payments (relative to the bid)
 LOG_TOLERANCE = 1e-7  # of ln q at a log-linear critical bid
+BOUND_SLACK = 1e-9  # of the bounds of TV and KL
 SERIES_BELOW = 1e-4  # b/B under which f(b, B) is summed as a series
 
 
@@ -26,10 +27,10 @@ class StepNumbers:
     weights: list[float]  # effective bids, micros
     p: list[float]
     r: list[float]
-    cdf_below: float
+    cdf_below: float | None  # None under the race sampler
     q: float
     token: int
-    critical_bids: list[float | None]  # None unless the pricing is critical_bid
+    critical_bids: list[float | None]  # None under log_linear unless it is the pricing
     owed: list[float]  # micros, before clipping to a budget
     log_partitions: list[float | None]
     divergences: list[float | None]  # TV (expected) or KL (kl_clarke)
@@ -51,7 +52,7 @@ class StepNumbers:
             weights=[float(x) for x in column("effective")],
             p=[float(x) for x in column("p")],
             r=[float(x) for x in column("r")],
-            cdf_below=0.0 if spec.sampler == "race" else float(line["cdf_below"]),
+            cdf_below=None if line["cdf_below"] is None else float(line["cdf_below"]),
             q=float(line["q"]),
             token=int(line["token"]),
             critical_bids=column("critical_bids"),
@@ -64,7 +65,7 @@ class StepNumbers:
 
 def check_step(step: StepNumbers, key: bytes) -> str:
     """The first thing in a step that does not follow from the rest, or an empty string."""
-    checks = (_check_aggregate, _check_draw, _check_critical_bids, _check_owed)
+    checks = (_check_columns, _check_aggregate, _check_draw, _check_critical_bids, _check_divergences, _check_owed)
     return next((problem for check in checks if (problem := check(step, key))), "")
 
 
@@ -78,9 +79,55 @@ def interval_weight(bid: float, others: float) -> float:
     return others * (math.log1p(x) - x / (1 + x))
 
 
+def _check_columns(step: StepNumbers, key: bytes) -> str:
+    """Every number is there exactly where the combination has one, and rows without weight have put nothing in."""
+    spec = step.spec
+    has_critical_bids = spec.rule == "linear" or spec.pricing == "critical_bid"
+    has_divergences = spec.pricing in ("expected", "kl_clarke")
+    if (step.cdf_below is None) != (spec.sampler == "race"):
+        return "cdf_below is there for the coupled sampler alone"
+    for row, row_id in enumerate(spec.row_ids):
+        if (step.critical_bids[row] is not None) != has_critical_bids:
+            return f"the critical bid of {row_id} is {step.critical_bids[row]}"
+        if row >= len(spec.agents) and step.critical_bids[row] not in (None, 0.0):
+            return "the reference pays nothing, so its critical bid is 0"
+        if (step.divergences[row] is not None) != has_divergences:
+            return f"the divergence of {row_id} is {step.divergences[row]}"
+        if step.weights[row] == 0 and step.p[row] != 0:
+            return f"{row_id} has no weight, so its probability does not count"
+    return ""
+
+
+def _check_divergences(step: StepNumbers, key: bytes) -> str:
+    """A TV or KL is at least that of token against rest, since merging never raises one, and it is bounded above."""
+    for row, weight in enumerate(step.weights):
+        if step.divergences[row] is None:
+            continue
+        divergence, others = _known(step.divergences[row]), math.fsum(step.weights) - weight
+        if weight <= 0 or others <= 0:
+            least, most = 0.0, 0.0
+        elif step.spec.pricing == "expected":
+            least, most = abs(step.p[row] - step.r[row]), 1.0
+        elif step.spec.rule == "linear":  # q >= r B_-i/B everywhere, so KL(r ‖ q) <= ln(B/B_-i)
+            least, most = _two_point_kl(step.r[row], step.q), math.log1p(weight / others)
+        else:
+            least, most = _two_point_kl(step.q, step.r[row]), math.inf
+        slack = BOUND_SLACK * max(1.0, least)
+        if not least - slack <= divergence <= most + slack:
+            return f"the divergence of {step.spec.row_ids[row]} is {divergence}, outside {least}…{most}"
+    return ""
+
+
+def _two_point_kl(x: float, y: float) -> float:
+    """KL between a token of probability x and the rest, and the same token of probability y and the rest."""
+    x, y = min(x, 1.0), min(y, 1.0)
+    pairs = ((x, y), (1 - x, 1 - y))
+    return math.fsum(a * math.log(a / b) for a, b in pairs if a > 0 and b > 0)
+
+
 def _check_aggregate(step: StepNumbers, key: bytes) -> str:
     """q and r_i are the bid-weighted means of the p_i (linear)."""
-    if not all(0.0 <= x <= 1.0 + TOLERANCE for x in (*step.p, *step.r, step.q, step.cdf_below)):
+    if not all(0.0 <= x <= 1.0 + TOLERANCE for x in (*step.p, *step.r, step.q, step.cdf_below or 0.0)):
         return "a probability is outside 0…1"
     if step.spec.rule != "linear":
         return ""
@@ -102,6 +149,7 @@ def _check_aggregate(step: StepNumbers, key: bytes) -> str:
 def _check_draw(step: StepNumbers, key: bytes) -> str:
     if step.spec.sampler == "race":  # over a log-linear aggregate it runs between tokens, not agents: see redo.py
         return _check_race(step, key) if step.spec.rule == "linear" else ""
+    assert step.cdf_below is not None, "checked with the columns"
     u = uniform(key, "token")
     if not step.cdf_below - TOLERANCE <= u <= step.cdf_below + step.q + TOLERANCE:
         return f"the draw's uniform {u} is outside the token's interval from {step.cdf_below}, {step.q} long"
@@ -140,7 +188,7 @@ def critical_bid(step: StepNumbers, row: int, key: bytes) -> float | None:
 
 
 def _check_critical_bids(step: StepNumbers, key: bytes) -> str:
-    if step.spec.pricing != "critical_bid":
+    if step.spec.rule == "log_linear" and step.spec.pricing != "critical_bid":
         return ""
     for row in range(len(step.spec.agents)):
         recorded = _known(step.critical_bids[row])
@@ -184,8 +232,11 @@ def _check_owed(step: StepNumbers, key: bytes) -> str:
         follows = _owed(step, row)
         if follows is not None and not math.isclose(owed, follows, rel_tol=TOLERANCE, abs_tol=_slack(step, row)):
             return f"payment of {step.spec.row_ids[row]} is {owed}, but {follows} follows"
-        if owed < 0 or (step.spec.guarantee.payment_at_most_bid and owed > step.weights[row]):
-            return f"payment of {step.spec.row_ids[row]} is {owed}, above its bid of {step.weights[row]}"
+        most = step.weights[row] if step.spec.guarantee.payment_at_most_bid else math.inf
+        if step.spec.pricing == "expected":  # the mean of critical bids, which are due with probability TV at most
+            most *= _known(step.divergences[row]) + BOUND_SLACK
+        if not 0 <= owed <= most:
+            return f"payment of {step.spec.row_ids[row]} is {owed}, outside 0…{most}"
     return ""
 
 

@@ -140,7 +140,7 @@ class Auction:
             math.inf if budget is None else budget - total
             for budget, total in zip(self._budgets(), before, strict=True)
         ]
-        paid = tuple(min(payment, rest) for payment, rest in zip(payments, left, strict=True))
+        paid = tuple(float(min(payment, rest)) for payment, rest in zip(payments, left, strict=True))
         self.exact_micros = [exact + payment for exact, payment in zip(self.exact_micros, paid, strict=True)]
         self.token_ids.append(token_id)
         self.text += text

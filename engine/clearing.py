@@ -27,7 +27,7 @@ class Prices:
 
     payment: Float64[Tensor, "auctions agents"]
     tv: Float64[Tensor, "auctions agents"]  # m_i = TV(p_i, r_i); 0 for a dropped agent
-    critical_bid: Float64[Tensor, "auctions agents"]  # pricing critical_bid; 0 for who does not pay
+    critical_bid: Float64[Tensor, "auctions agents"]  # linear, or pricing critical_bid; 0 for who need not bid
     counterfactual_token: Int64[Tensor, "auctions agents"]  # linear: the token had i bid less than its critical bid > 0
     log_partition: Float64[Tensor, "auctions agents"]  # log_linear: ln Z at the critical bid > 0
     kl: Float64[Tensor, "auctions agents"]  # pricing kl_clarke: KL(r_i ‖ q) if linear, KL(q ‖ r_i) if log_linear
@@ -110,8 +110,9 @@ def _price(step: _Step, rule: Rule, pricing: Pricing, randomness: CoupledRandomn
     counterfactual = torch.full_like(step.draw.agent_token, NONE)
     surplus = excess(r, p)
     distance = torch.where(has_weight, sum_tokens(surplus), 0.0)
-    if pricing == "critical_bid":
+    if pricing == "critical_bid" or rule == "linear":  # under log_linear a critical bid is not to be had for nothing
         critical_bid, counterfactual, log_partition = _critical(step, rule, surplus, randomness)
+    if pricing == "critical_bid":
         payment = critical_bid
     elif pricing == "expected" and rule == "linear":
         payment = prices.expected_linear(distance, weights, others)

@@ -18,7 +18,7 @@ class StepOutcome:
     r: tuple[float, ...]  # of the token, under the aggregate without that row
     tv: tuple[float, ...]  # distance of a row's distribution from the aggregate without it
     influence: tuple[float, ...]
-    critical_bids: tuple[float | None, ...]  # pricing critical_bid
+    critical_bids: tuple[float | None, ...]  # linear, or pricing critical_bid
     owed: tuple[float, ...]  # payments before clipping to a budget
     counterfactual_tokens: tuple[int | None, ...]  # what would have come had the row not bid; None: the same token
     log_partitions: tuple[float | None, ...]  # log_linear: at the critical bid

@@ -22,6 +22,7 @@ import numpy as np
 
 from tokenauction.engine.errors import ReceiptError
 from tokenauction.engine.randomness import seed_bytes
+from tokenauction.engine.spec import AuctionSpec
 
 VERSION = 1
 MAX_LINE = 64 * 2**20  # characters; a step with stored distributions is long
@@ -68,6 +69,24 @@ def next_line(kind: str, content: Mapping[str, Any], previous: Line) -> Line:
     line: Line = {"kind": kind, **content, "previous": previous["hash"]}
     line["hash"] = content_hash(line)
     return line
+
+
+def voided_by(spec: AuctionSpec, line: Mapping[str, Any]) -> set[str]:
+    """What in one step line takes the auction out of its guarantee; see `guarantees.LIMITS`."""
+    num_agents = len(spec.agents)
+    first = [agent.bid_micros for agent in spec.agents]
+    found = {
+        "a bid changed in mid-text": line["bids"][:num_agents] != first,
+        "an agent was absent": "absent" in line["status"],
+        "a budget cut a bid": "budget_spent" in line["status"]
+        or any(
+            effective < bid
+            for bid, effective, status in zip(line["bids"], line["effective"], line["status"], strict=True)
+            if status == "bid"
+        ),
+        "a payment was clipped to a budget": any(line["clipped"]),
+    }
+    return {says for says, is_so in found.items() if is_so}
 
 
 def pack_distribution(distribution: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[str, str]:

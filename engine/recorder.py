@@ -14,10 +14,11 @@ import torch
 
 from tokenauction.engine.auction import Auction, Bids, Charges, State
 from tokenauction.engine.events import Event
+from tokenauction.engine.guarantees import LIMITS
 from tokenauction.engine.money import from_micros
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.provenance import Provenance
-from tokenauction.engine.receipt import Line, header_line, next_line, pack_distribution
+from tokenauction.engine.receipt import Line, header_line, next_line, pack_distribution, voided_by
 
 Stamp = Callable[[], tuple[str, float]]  # a fresh event id, and the time in seconds since 1970
 Decode = Callable[[Sequence[int]], str]
@@ -45,6 +46,7 @@ class Recorder:
             "spec": {**spec.to_mapping(), "seed": None},
             "rows": list(spec.row_ids),
             "guarantee": spec.guarantee.summary,
+            "limits": list(LIMITS),
             "seed_source": self.seed_source,
             **self.provenance.to_mapping(),
         }
@@ -85,6 +87,7 @@ class Recorder:
             "token_ids": list(auction.token_ids),
             "text": auction.text,
             "totals_micros": list(totals),
+            "voids": sorted(set().union(*(voided_by(auction.spec, line) for line in self.receipt[1:]))),
             "exact_micros": list(auction.exact_micros),
             "seed": f"{self.seed:064x}",
             "nonce": self.nonce.hex(),
@@ -94,7 +97,7 @@ class Recorder:
             {"id": row_id, "total_micros": total, "total": from_micros(total), "exact_total_micros": exact}
             for row_id, total, exact in zip(auction.spec.row_ids, totals, auction.exact_micros, strict=True)
         ]
-        kept = ("finish_reason", "posted", "num_tokens", "text", "seed", "nonce")
+        kept = ("finish_reason", "posted", "num_tokens", "text", "voids", "seed", "nonce")
         fields = {name: content[name] for name in kept} | {"currency": auction.spec.currency, "agents": agents}
         total = sum(totals)
         fields |= {"total_micros": total, "total": from_micros(total), "receipt_head": self.receipt[-1]["hash"]}
@@ -112,15 +115,16 @@ class Recorder:
 
     def _agent_fields(self, row: int, outcome: StepOutcome, bids: Bids, charges: Charges) -> dict[str, Any]:
         counterfactual = outcome.counterfactual_tokens[row]
+        is_dropped = bids.effective[row] == 0  # whose distribution nobody looked at
         return {
             "id": self.auction.spec.row_ids[row],
             "status": bids.status[row],
             "bid_micros": bids.submitted[row],
             "effective_bid_micros": bids.effective[row],
-            "probability": outcome.p[row],
-            "probability_without": outcome.r[row],
+            "probability": None if is_dropped else outcome.p[row],
+            "probability_without": None if is_dropped else outcome.r[row],
             "influence": outcome.influence[row],
-            "tv": outcome.tv[row],
+            "tv": None if is_dropped else outcome.tv[row],
             "exact_critical_bid_micros": outcome.critical_bids[row],
             "exact_payment_micros": charges.payments[row],
             "payment_micros": charges.charges[row],

@@ -1,55 +1,206 @@
-"""Verification with the model: run it over the recorded text again, and name the first step that parts.
+"""Verification with the model: run it over the recorded tokens, clear every step again, decode the text.
 
-Forward passes are not bit-reproducible across batch shapes or machines, so probabilities are compared within a stated
-tolerance; a different model, prompt or temperature parts far beyond it.
+It names the first step that parts. Forward passes are not bit-reproducible across batch shapes or machines, so what a
+step records is compared within a stated tolerance; a different model, prompt or temperature parts far beyond it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
+from tokenauction.engine.aggregation import aggregate, normalised, weight_of_others
+from tokenauction.engine.clearing import Clearing, clear
+from tokenauction.engine.geometric_path import geometric_path
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import prompt_hash
+from tokenauction.engine.randomness import coupled_randomness, race_randomness, uniform
 from tokenauction.engine.receipt import Line
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, shape_one
 from tokenauction.engine.verification import Verdict
 from tokenauction.models.base import LanguageModel
 
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # of |p(t) - recorded p(t)|; float32 forwards differ by 1e-6
-LOOSE_TOLERANCE = 3e-2  # any other precision
+# Of probabilities, TV, ln Z, and payments relative to the bid: float32 forwards differ by 1e-6.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bf16": 3e-2}
 
 
 def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy) -> Verdict:
-    """Run `model` behind `prompts` along the recorded tokens and compare every row's probability of each.
+    """Run `model` behind `prompts` along the recorded tokens and compare all that every step records.
 
-    The receipt itself must have been verified before. Raises the model's errors where a prompt does not fit.
+    The receipt itself must have been verified before. Where it was computed with less precision than `model` has, its
+    tolerance applies. Raises the model's errors where a prompt does not fit.
     """
-    header, steps = lines[0], list(lines[1:-1])
+    header, settlement, steps = lines[0], lines[-1], list(lines[1:-1])
     spec = AuctionSpec.from_mapping(header["spec"])
+
+    def fails(where: str, problem: str) -> Verdict:
+        return Verdict(False, "model", len(steps), where, problem)
+
+    problem = _check_provenance(spec, header, model, prompts)
+    if problem:
+        return fails("auction", problem)
+    tolerance = max(TOLERANCE[header["numerics"]], TOLERANCE.get(model.numerics, 0.0))
+    stream, text, tokens = model.tokenizer.text_stream(), "", list[int]()
+    for line, rows in zip(steps, _distributions(spec, model, prompts, policy, steps), strict=True):
+        where = f"step {line['step']}"
+        problem = _check_step(spec, line, rows, tolerance)
+        if problem:
+            return fails(where, problem)
+        is_end = line["token"] in model.tokenizer.end_ids
+        delta = "" if is_end else stream.push(line["token"])
+        delta = delta if text else delta.lstrip()
+        if delta != line["text"]:
+            return fails(where, f"its token reads {delta!r}, {line['text']!r} is recorded")
+        text += delta
+        tokens.append(line["token"])
+        if is_end != (settlement["finish_reason"] == "end" and len(tokens) == len(steps)):
+            return fails(where, "an end token and the end of the text do not go together")
+    # A text that was broken off, or failed, is left as the last step left it.
+    held_back = "" if settlement["finish_reason"] in ("cancelled", "error") else stream.finish()
+    if text + held_back != settlement["text"]:
+        return fails("settlement", "its text is not that of its tokens")
+    return Verdict(True, "model", len(steps))
+
+
+def _check_provenance(spec: AuctionSpec, header: Line, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> str:
     for row_id, recorded, prompt in zip(spec.row_ids, header["prompt_hashes"], prompts, strict=True):
         if prompt_hash(prompt) != recorded:
-            return Verdict(False, "model", len(steps), "auction", f"the prompt of {row_id} is another one")
+            return f"the prompt of {row_id} is another one"
     if model.tokenizer.hash != header["tokenizer_hash"]:
-        return Verdict(False, "model", len(steps), "auction", "the tokenizer is another one")
-    tolerance = TOLERANCE.get(model.numerics, LOOSE_TOLERANCE)
+        return "the tokenizer is another one"
+    if model.hash != header["model"]["hash"]:
+        return "the model is another one: its weights have another hash"
+    if header["numerics"] not in TOLERANCE:
+        return f"it was computed in {header['numerics']!r}, which no tolerance is known for"
+    return ""
+
+
+def _distributions(
+    spec: AuctionSpec, model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy, steps: Sequence[Line]
+) -> Iterator[Float64[Tensor, "rows vocab"]]:
+    """Every row's own distribution in front of each recorded token; nothing is run unless it is asked for."""
     gang = model.admit(prompts, len(steps))
-    tokens: list[int] = []
     try:
         with torch.inference_mode():
             logits = model.prefill([gang])
+            tokens: list[int] = []
             for line in steps:
-                rows = shape_one(Standing(spec, tokens, policy), logits)
-                for row, recorded in enumerate(line["p"]):
-                    p = float(rows[row, line["token"]])
-                    if not abs(p - recorded) <= tolerance:
-                        problem = f"{spec.row_ids[row]} gives the token {p:.6g}, {recorded:.6g} is recorded"
-                        return Verdict(False, "model", len(steps), f"step {line['step']}", problem)
+                yield shape_one(Standing(spec, tokens, policy), logits)
                 tokens.append(line["token"])
                 if len(tokens) < len(steps):
                     logits = model.step([gang], torch.tensor(tokens[-1:], device=model.device))
     finally:
         model.release(gang)
-    return Verdict(True, "model", len(steps))
+
+
+def _check_step(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "rows vocab"], tolerance: float) -> str:
+    """The first thing in a step line that these distributions do not give, or an empty string."""
+    if not 0 <= line["token"] < rows.shape[-1]:
+        return f"its token {line['token']} is outside the vocabulary of {rows.shape[-1]}"
+    clearing = _clear_as_recorded(spec, line, rows)
+    problem = _check_draw(spec, line, clearing, rows, tolerance)
+    if problem:
+        return problem
+    bids = [max(1.0, float(bid)) for bid in line["effective"]]
+    divergence = {"expected": clearing.tv, "kl_clarke": clearing.kl}.get(spec.pricing)
+    columns: list[tuple[str, Tensor, list[float]]] = [
+        ("p", clearing.p_token, [1.0] * len(bids)),
+        ("r", clearing.r_token, [1.0] * len(bids)),
+    ]
+    if divergence is not None:  # critical bids follow from p, r and v, and have been checked with those
+        columns += [("divergences", divergence, [1.0] * len(bids)), ("owed", clearing.payment, [sum(bids)] * len(bids))]
+    for name, computed, scales in columns:
+        for row_id, here, recorded, scale in zip(spec.row_ids, computed[0].tolist(), line[name], scales, strict=True):
+            if not abs(here - recorded) <= tolerance * scale * max(1.0, abs(here) / scale):
+                return f"{name} of {row_id} is {here:.6g}, {recorded:.6g} is recorded"
+    return _check_log_partitions(spec, line, rows, tolerance)
+
+
+def _clear_as_recorded(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "rows vocab"]) -> Clearing:
+    """The step cleared from `rows` with the recorded token drawn, whatever its uniform says of these rows."""
+    key, ids = bytes.fromhex(line["key"]), [spec.row_ids]
+    weights = torch.tensor([line["effective"]], dtype=torch.float64, device=rows.device)
+    pays = torch.tensor([[row < len(spec.agents) for row in range(len(spec.row_ids))]], device=rows.device)
+
+    def run(change: Callable[[Any], Any] = lambda randomness: randomness) -> Clearing:
+        randomness = (
+            coupled_randomness([key], ids, device=rows.device)
+            if spec.sampler == "coupled"
+            else race_randomness([key], ids, rows.shape[-1], device=rows.device)
+        )
+        return clear(
+            rows[None],
+            weights,
+            pays,
+            change(randomness),
+            rule=spec.rule,
+            sampler=spec.sampler,
+            pricing=spec.pricing,
+            allow_unsafe=spec.allow_unsafe,
+        )
+
+    clearing = run()
+    if spec.sampler == "race" or int(clearing.token) == line["token"]:
+        return clearing
+    q = clearing.aggregate[0]
+    middle = (q[: line["token"]].sum() + q[line["token"]] / 2) / q.sum()
+    return run(lambda randomness: replace(randomness, token=middle[None]))
+
+
+def _check_draw(
+    spec: AuctionSpec, line: Line, clearing: Clearing, rows: Float64[Tensor, "rows vocab"], tolerance: float
+) -> str:
+    """The recorded token is the one that is drawn, or so near to it that rounding decides between the two."""
+    token, q = line["token"], clearing.aggregate[0]
+    if abs(float(q[token]) - line["q"]) > tolerance:
+        return f"q of its token is {float(q[token]):.6g}, {line['q']:.6g} is recorded"
+    if spec.sampler == "race":
+        return _check_race(spec, line, q, rows, tolerance)
+    u, below = uniform(bytes.fromhex(line["key"]), "token"), float(q[:token].sum())
+    if abs(below - line["cdf_below"]) > tolerance:
+        return f"the probability below its token is {below:.6g}, {line['cdf_below']:.6g} is recorded"
+    if not below - tolerance <= u <= below + float(q[token]) + tolerance:
+        return f"its uniform {u:.6g} draws another token, not the one that lies from {below:.6g}"
+    return ""
+
+
+def _check_race(
+    spec: AuctionSpec, line: Line, q: Float64[Tensor, " vocab"], rows: Float64[Tensor, "rows vocab"], tolerance: float
+) -> str:
+    """Every recorded token has the first clock of its row, within what the tolerance moves a clock by."""
+    [clocks] = race_randomness([bytes.fromhex(line["key"])], [spec.row_ids], rows.shape[-1]).token_clock
+    racers = [(row_id, rows[row], line["own_tokens"][row]) for row, row_id in enumerate(spec.row_ids)]
+    if spec.rule == "log_linear":
+        racers = [("the aggregate", q, line["token"])]
+    for name, distribution, token in racers:
+        if token is None:  # a row without weight
+            continue
+        times = clocks.to(rows.device) / distribution
+        slack = 1 + 10 * tolerance + tolerance / float(distribution[token].clamp(min=1e-300))
+        if not float(times[token]) <= float(times.min()) * slack:
+            return f"the race over {name} is won by token {int(times.argmin())}, not by {token}"
+    return ""
+
+
+def _check_log_partitions(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "rows vocab"], tolerance: float) -> str:
+    """ln Z at every log-linear critical bid is that of the whole distributions."""
+    found = [(row, x) for row, x in enumerate(line.get("log_partitions", [])) if x is not None]
+    if not found:
+        return ""
+    weights = torch.tensor([line["effective"]], dtype=torch.float64, device=rows.device)
+    p = normalised(rows[None], weights)
+    _, r = aggregate(p, weights, spec.rule)
+    others = weight_of_others(weights)[0]
+    for row, recorded in found:
+        z = line["critical_bids"][row]
+        w = z / (z + others[row : row + 1])
+        here = float(geometric_path(p[0, row : row + 1], r[0, row : row + 1]).log_partition(w))
+        if not abs(here - recorded) <= tolerance * max(1.0, abs(here)):
+            return f"ln Z of {spec.row_ids[row]} is {here:.6g}, {recorded:.6g} is recorded"
+    return ""

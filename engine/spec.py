@@ -84,11 +84,12 @@ class AuctionSpec:
     @classmethod
     def from_mapping(cls, source: Any) -> AuctionSpec:
         """Read a spec; unknown fields are refused."""
-        values = dict(_mapping(source, "spec", {f.name for f in fields(cls)} | {"reference_weight"}))
-        if "reference_weight_micros" in values:
+        if isinstance(source, Mapping) and "reference_weight_micros" in source:
             raise InvalidSpec(
                 "spec.reference_weight_micros is not a field; give reference_weight in currency per token"
             )
+        names = {f.name for f in fields(cls)} - {"reference_weight_micros"} | {"reference_weight"}
+        values = dict(_mapping(source, "spec", names))
         agents = values.pop("agents", None)
         if not isinstance(agents, Sequence) or isinstance(agents, str):
             raise InvalidSpec("spec.agents must be a list of agents")

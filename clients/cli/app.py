@@ -23,6 +23,10 @@ DEMO_SEED = 12  # its text names both brands, as most seeds do
 EXIT_BAD_INPUT = 2
 EXIT_CLOSED_PIPE = 1  # as typer exits where the pipe closes inside a command
 
+# ClickException, from which every complaint about options and arguments descends; some versions of typer bring their
+# own copy of click, and its name is all that these have in common.
+_USAGE_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
 app = typer.Typer(
     name="tokenauction",
     help="Several advertisers' language models write one text, token by token, and pay for it.",
@@ -59,11 +63,17 @@ def run_app() -> None:
     prepare_streams()
     try:
         try:
-            app(prog_name="tokenauction")
+            exit_code = app(prog_name="tokenauction", standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk or a closed pipe shows itself here, while it can be answered
+        sys.exit(exit_code)
     except SystemExit:
         raise  # so that the last clause, which imports torch to know the models' errors, is not looked at
+    except _USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+            print(error.format_message())
+            sys.exit(EXIT_BAD_INPUT)
+        _refuse(error.format_message(), "usage")
     except OSError as error:
         abandon_stdout()
         if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as `head`, has seen enough

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import torch
 
 from tokenauction.clients.cli.output import print_json
-from tokenauction.engine.aggregation import SUM_TOLERANCE
+from tokenauction.engine.aggregation import MAX_WEIGHT, MIN_WEIGHT, SUM_TOLERANCE
 from tokenauction.engine.clearing import Clearing, clear
 from tokenauction.engine.errors import InvalidBid, InvalidDistribution, InvalidInput
 from tokenauction.engine.guarantees import guarantee
@@ -72,11 +72,11 @@ def clear_request(request: Any) -> dict[str, Any]:
         pricing=pricing,
         allow_unsafe=allow_unsafe,
     )
-    return _answer(clearing, ids[:num_agents], promise.summary)
+    return _answer(clearing, dict(zip(ids[:num_agents], bids, strict=False)), promise.summary)
 
 
-def _answer(clearing: Clearing, ids: list[str], promise: str) -> dict[str, Any]:
-    """What `clear` prints; NaN and -1 become null."""
+def _answer(clearing: Clearing, bids: dict[str, float], promise: str) -> dict[str, Any]:
+    """What `clear` prints; NaN and -1 become null, and so does what a dropped agent's distribution would have been."""
     columns = {
         "payment": clearing.payment,
         "critical_bid": clearing.critical_bid,
@@ -88,10 +88,12 @@ def _answer(clearing: Clearing, ids: list[str], promise: str) -> dict[str, Any]:
         "counterfactual_token": clearing.counterfactual_token,
     }
     lists = {name: column[0].tolist() for name, column in columns.items()}
-    agents = [
-        {"id": agent_id, **{name: _known(values[row]) for name, values in lists.items()}}
-        for row, agent_id in enumerate(ids)
-    ]
+    agents: list[dict[str, Any]] = []
+    for row, (agent_id, bid) in enumerate(bids.items()):
+        numbers: dict[str, Any] = {name: _known(values[row]) for name, values in lists.items()}
+        if bid == 0:
+            numbers |= dict.fromkeys(("tv", "probability", "probability_without"))
+        agents.append({"id": agent_id, "status": "bid" if bid > 0 else "no_bid", **numbers})
     return {
         "aggregate": clearing.aggregate[0].tolist(),
         "token": int(clearing.token),
@@ -159,6 +161,8 @@ def _number(fields: Mapping[str, Any], name: str, where: str, error: type[Invali
     value = fields.get(name)
     if not _is_finite(value) or value < 0:
         raise error(f"{where}: {name} must be a finite number from 0, not {value!r}")
+    if error is InvalidBid and value and not MIN_WEIGHT <= value <= MAX_WEIGHT:
+        raise error(f"{where}: {name} must be 0 or from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, not {value!r}")
     return float(value)
 
 

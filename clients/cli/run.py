@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from tokenauction.clients.cli.compose import EXAMPLES, load_model, new_decoder, submit
+from tokenauction.clients.cli.compose import EXAMPLES, AuctionFailed, load_model, new_decoder, submit
 from tokenauction.clients.cli.output import check_target, one_line, print_json
 from tokenauction.clients.cli.spec_file import load_spec
 from tokenauction.clients.cli.view import RichView
+from tokenauction.engine.auction import LIVE
 from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.events import Event
@@ -80,30 +81,55 @@ def run(
     store_distributions: bool = False,
     pace: float = 0.0,
 ) -> None:
-    """Run one auction to its end and show it; exits with 1 if it fails."""
+    """Run one auction to its end and show it; exits with 1 if it fails after its first token.
+
+    Whoever stops it (Ctrl-C, a closed pipe) still owes what was written: the auction is cancelled, settled, and its
+    receipt written. Raises AuctionFailed where it fails before its first token: then the input was at fault.
+    """
     check_target("--receipt", receipt)
     decoder = new_decoder(load_model(model, max_rows=len(spec.row_ids)), store_distributions=store_distributions)
-    submit(decoder, spec)
+    auction = submit(decoder, spec)
     view: View = {"rich": RichView, "text": TextView, "jsonl": JsonlView}[view_name]()
     try:
         settled = asyncio.run(_play(decoder, view, pace))
+    except (KeyboardInterrupt, BrokenPipeError):
+        if receipt is not None and auction.state in LIVE:
+            decoder.cancel(auction.auction_id)
+            _write_receipt(receipt, decoder.step()[-1])
+        raise
     finally:
         view.close()
     if receipt is not None:
-        try:
-            write_receipt(receipt, settled.receipt)
-        except OSError as error:
-            raise InvalidInput(f"--receipt: {receipt} cannot be written: {error.strerror}") from None
+        _write_receipt(receipt, settled)
         if view_name == "rich":
             print(f"receipt: {receipt} (check it with: tokenauction verify {receipt})")
     if settled.fields["finish_reason"] == "error":
         sys.exit(EXIT_FAILED)
 
 
+def _write_receipt(path: Path, settled: Event) -> None:
+    try:
+        write_receipt(path, settled.receipt)
+    except OSError as error:
+        raise InvalidInput(f"--receipt: {path} cannot be written: {error.strerror}") from None
+
+
 async def _play(decoder: Decoder, view: View, pace: float) -> Event:
-    """Show every event; return the last one."""
+    """Show every event; return the last one. Only programs are shown an auction that fails before its first token."""
+    held: list[Event] = []
+    num_tokens = 0
     async for event in decoder.run():
-        view.show(event)
+        num_tokens += event.type == "auction.token"
+        if event.type == "error" and num_tokens == 0:
+            if isinstance(view, JsonlView):
+                for early in [*held, event]:
+                    view.show(early)
+            raise AuctionFailed(event.fields["message"], event.fields["code"])
+        held.append(event)
+        if num_tokens or event.type == "auction.settled":
+            for shown in held:
+                view.show(shown)
+            held.clear()
         if pace and event.type == "auction.token":
             await asyncio.sleep(pace)
     return event

@@ -6,6 +6,7 @@ The demonstration of the token auction's authors (Google Research, 2025), with a
 from __future__ import annotations
 
 import importlib.util
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -89,10 +90,11 @@ def at_weight(spec: AuctionSpec, rule: Literal["linear", "log_linear"], weight: 
 
 
 def mention(text: str, first: str, second: str) -> str:
-    """Which of two brands a text names, spelled exactly."""
-    return {(True, False): "first_only", (True, True): "both", (False, True): "second_only"}.get(
-        (first in text, second in text), "none"
-    )
+    """Which of two brands a text names, spelled exactly and not as a part of a longer word."""
+    has_first, has_second = (re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in (first, second))
+    if has_first and has_second:
+        return "both"
+    return "first_only" if has_first else "second_only" if has_second else "none"
 
 
 def mention_shares(texts: Sequence[str], first: str, second: str) -> dict[str, float]:

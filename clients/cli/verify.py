@@ -28,4 +28,9 @@ def verify_file(path: Path, head: str | None, model: str | None) -> None:
     if not verdict.holds:
         sys.exit(EXIT_DOES_NOT_HOLD)
     total = from_micros(sum(lines[-1]["totals_micros"]))
-    print(f"total {total} {lines[0]['spec']['currency']}; head {lines[-1]['hash']}")
+    settlement = lines[-1]
+    posted = "posted" if settlement["posted"] else "not posted: nothing is charged"
+    print(f"finished by {settlement['finish_reason']}, {posted}")
+    if settlement["voids"]:
+        print(f"the guarantee is void: {', '.join(settlement['voids'])}")
+    print(f"total {total} {lines[0]['spec']['currency']}; head {settlement['hash']}")

@@ -111,5 +111,7 @@ class RichView:
     def _footer(self) -> Text:
         tokens, reason = self.settled["num_tokens"], self.settled["finish_reason"]
         lines = [f"{tokens} tokens, finished by {reason}; {self.created['guarantee']['summary']}"]
+        if self.settled["voids"]:
+            lines.append(f"the guarantee is void: {', '.join(self.settled['voids'])}")
         lines.append(f"receipt head {self.settled['receipt_head'][:16]}…")
         return Text("\n".join(lines), style="dim")

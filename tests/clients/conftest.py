@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,6 @@ from tokenauction.clients.cli.app import run_app
 PACKAGE = "tokenauction.clients.cli"
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 REFUSAL = re.compile(r"error \((\w+)\): (.+)\n")
 
 
@@ -61,10 +61,10 @@ class Result:
 
     @property
     def usage_error(self) -> str:
-        """What typer says of options that it does not take, on one line."""
-        assert (self.code, self.out) == (2, ""), self
-        assert "Usage: tokenauction" in COLOURS.sub("", self.err), self.err
-        return " ".join(COLOURS.sub("", self.err).replace("│", " ").split())
+        """What is said of options that a command does not take: a refusal like any other."""
+        code, message = self.refusal
+        assert code == "usage", message
+        return message
 
 
 build_once = cache(typer.main.get_command)  # typer builds its commands anew at every call, which takes its time
@@ -104,7 +104,14 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         command = [*entry(), *map(str, arguments)]
         environment = {**os.environ, **environment}
         process = subprocess.Popen(
-            command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, cwd=ROOT, env=environment
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+            # Whoever runs the tests in the background has SIGINT ignored, and would hand that down.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
@@ -145,7 +152,7 @@ def written(
     receipt = tmp_path_factory.mktemp("written") / "receipt.jsonl"
     events: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tokenauction.models.huggingface.load_causal_model", load_once)
+        patch.setattr("tokenauction.models.loading.load_causal_model", load_once)
         decoder = new_decoder(load_model(str(endless_checkpoint)))
     submit(decoder, load_spec(EXAMPLES / "hawaii.yaml", {"seed": 7, "max_tokens": 16}))
     while decoder.scheduler.has_work:
@@ -171,7 +178,7 @@ def load_once() -> Callable[..., Any]:
 @pytest.fixture
 def models_load_once(monkeypatch: pytest.MonkeyPatch, load_once: Callable[..., Any]) -> None:
     """Commands of this test share the weights that another test has read."""
-    monkeypatch.setattr("tokenauction.models.huggingface.load_causal_model", load_once)
+    monkeypatch.setattr("tokenauction.models.loading.load_causal_model", load_once)
 
 
 VOCABULARY_TEXT = ["Alpha Airlines and Beta Resort invite you to Hawaii.", "Write for nobody: Grüße, 3 €"] * 3

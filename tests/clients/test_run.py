@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,8 @@ def test_run_tells_what_the_protocol_says(a_run: Any) -> None:
     created, token, settled = a_run.events[0], a_run.events[1], a_run.events[-1]
     envelope = {"type", "event_id", "auction_id", "seq", "time"}
     assert set(created) == envelope | {
-        "spec", "rows", "guarantee", "commitment", "seed_source", "model", "numerics", "tokenizer_hash",
-        "prompt_hashes",
+        "spec", "rows", "guarantee", "limits", "commitment", "seed_source", "model", "numerics", "runner",
+        "tokenizer_hash", "prompt_hashes",
     }  # fmt: skip
     assert set(token) == envelope | {
         "step", "token_id", "text", "probability", "agents", "receipt_head", "latency_ms"
@@ -97,8 +98,8 @@ def test_run_tells_what_the_protocol_says(a_run: Any) -> None:
         "counterfactual_token_id", "counterfactual_text",
     }  # fmt: skip
     assert set(settled) == envelope | {
-        "finish_reason", "posted", "num_tokens", "text", "currency", "agents", "total_micros", "total", "seed", "nonce",
-        "receipt_head",
+        "finish_reason", "posted", "num_tokens", "text", "voids", "currency", "agents", "total_micros", "total", "seed",
+        "nonce", "receipt_head",
     }  # fmt: skip
     assert (created["seed_source"], created["spec"]["seed"]) == ("caller", None)
     assert created["rows"] == ["alpha", "beta"]
@@ -287,23 +288,36 @@ def test_run_shows_names_as_they_are_written(cli: Cli, write_spec: WriteSpec) ->
         assert text in result.out
 
 
-@pytest.mark.parametrize("view", ["rich", "text", "jsonl"])
-def test_run_fails_with_a_reason_where_the_prompt_does_not_fit(cli: Cli, hawaii: Path, view: str) -> None:
-    result = cli("run", hawaii, "--max-tokens", "100000", "--format", view)
-    assert result.code == 1
-    says = result.err if view == "text" else result.out
-    assert "prompt_too_long" in says and "shorten the prompt" in says
-    if view == "jsonl":
-        events = [json.loads(line) for line in result.out.splitlines()]
-        assert [event["type"] for event in events] == ["auction.created", "error", "auction.settled"]
-        assert (events[-1]["finish_reason"], events[-1]["posted"], events[-1]["total"]) == ("error", False, "0")
+@pytest.mark.parametrize("view", ["rich", "text"])
+def test_run_refuses_a_prompt_that_does_not_fit(cli: Cli, hawaii: Path, view: str) -> None:
+    code, message = cli("run", hawaii, "--max-tokens", "100000", "--format", view).refusal
+    assert code == "prompt_too_long"
+    assert "shorten the prompt" in message
 
 
-def test_run_writes_a_receipt_of_an_auction_that_failed(cli: Cli, hawaii: Path, tmp_path: Path) -> None:
+def test_run_tells_programs_of_a_prompt_that_does_not_fit_in_an_event_too(cli: Cli, hawaii: Path) -> None:
+    result = cli("run", hawaii, "--max-tokens", "100000", "--format", "jsonl")
+    assert result.code == 2
+    assert result.err.startswith("error (prompt_too_long): ")
+    events = [json.loads(line) for line in result.out.splitlines()]
+    assert [event["type"] for event in events] == ["auction.created", "error"]
+    assert events[-1]["code"] == "prompt_too_long"
+
+
+@pytest.mark.slow
+def test_run_settles_and_writes_the_receipt_when_it_is_interrupted(
+    start: Any, cli: Cli, hawaii: Path, endless_checkpoint: Path, tmp_path: Path
+) -> None:
     receipt = tmp_path / "receipt.jsonl"
-    assert cli("run", hawaii, "--max-tokens", "100000", "--format", "jsonl", "--receipt", receipt).code == 1
+    options = ("--model", endless_checkpoint, "--max-tokens", "4000", "--format", "jsonl", "--receipt", receipt)
+    process = start("run", hawaii, *options)
+    for _ in range(5):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=300)
+    assert process.returncode == 130
     verdict = cli("verify", receipt)
-    assert (verdict.code, "holds: 0 steps" in verdict.out) == (0, True)
+    assert (verdict.code, "finished by cancelled, posted" in verdict.out) == (0, True)
 
 
 # --- Receipts that cannot be written, found before the model is loaded ----------------------------------------------

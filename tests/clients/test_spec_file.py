@@ -197,7 +197,7 @@ def test_run_refuses_a_wrong_option(cli: Cli, hawaii: Path, case: str) -> None:
     "options", [["--temperature", "warm"], ["--max-tokens", "1.5"], ["--format", "xml"], ["--no-such"], ["x", "y"]]
 )
 def test_run_leaves_what_is_no_option_to_typer(cli: Cli, hawaii: Path, options: list[str]) -> None:
-    assert "Error" in cli("run", hawaii, *options).usage_error
+    assert cli("run", hawaii, *options).usage_error
 
 
 def test_run_refuses_a_place_without_a_file(cli: Cli, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def rehashed(lines: list[Line]) -> list[Line]:
 def test_verify_holds_for_what_run_wrote(cli: Cli, written: Any, lines: list[Line]) -> None:
     result = cli("verify", written.receipt)
     assert (result.code, result.err) == (0, "")
-    first, second = result.out.splitlines()
+    first, ended, second = result.out.splitlines()
+    assert ended == f"finished by {written.events[-1]['finish_reason']}, posted"
     assert first == f"{written.receipt}: holds: {len(lines) - 2} steps, checked at the level of arithmetic"
     assert second == f"total {written.events[-1]['total']} USD; head {lines[-1]['hash']}"
 

@@ -47,7 +47,7 @@ def settled(text: str, *totals: int, reason: str = "end") -> Event:
     agents = [{"total_micros": total} for total in totals]
     return event(
         "auction.settled", text=text, agents=agents, currency="USD", total_micros=sum(totals), num_tokens=2,
-        finish_reason=reason, receipt_head="0123456789abcdef" * 4,
+        finish_reason=reason, voids=[], receipt_head="0123456789abcdef" * 4,
     )  # fmt: skip
 
 

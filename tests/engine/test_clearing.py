@@ -109,7 +109,7 @@ def test_every_legal_combination_clears_with_numbers_where_promised(row: Guarant
     assert torch.equal(cleared.aggregate.gather(-1, cleared.token.unsqueeze(-1)).squeeze(-1), cleared.q_token)
     assert bool(cleared.cdf_below.isnan().all()) == (row.sampler == "race")
     assert bool((cleared.agent_token == -1).all()) == (row.sampler == "coupled")
-    assert bool(cleared.critical_bid.isnan().all()) == (row.pricing != "critical_bid")
+    assert bool(cleared.critical_bid.isnan().any()) == (row.rule == "log_linear" and row.pricing != "critical_bid")
     assert bool(cleared.kl.isnan().all()) == (row.pricing != "kl_clarke")
 
 

@@ -6,15 +6,20 @@ import contextlib
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tokenauction.engine.auction import Auction
+from tokenauction.engine.clearing import clear
 from tokenauction.engine.errors import ReceiptError
 from tokenauction.engine.policy import Policy
+from tokenauction.engine.randomness import coupled_randomness
 from tokenauction.engine.receipt import content_hash, parse_receipt, read_receipt, write_receipt
 from tokenauction.engine.replay import replay
 from tokenauction.engine.spec import AuctionSpec
@@ -129,6 +134,11 @@ SETTLEMENT_FORGERIES: dict[str, Callable[[dict[str, Any]], None]] = {
     "tokens": lambda line: line.update(num_tokens=99),
     "posted": lambda line: line.update(posted=False),
     "reason": lambda line: line.update(finish_reason="because"),
+    "spent": lambda line: line.update(finish_reason="budget_spent"),
+    "sentences": lambda line: line.update(finish_reason="sentences"),
+    "no bid": lambda line: line.update(finish_reason="no_bid"),  # the reference had weight to the end
+    "text": lambda line: line.update(text=line["text"] + " Better: call 555."),
+    "voids": lambda line: line.update(voids=["a bid changed in mid-text"]),
 }
 
 
@@ -137,6 +147,86 @@ def test_verify_notices_a_forged_settlement_though_the_chain_was_hashed_again(li
     forged = copy.deepcopy(lines)
     SETTLEMENT_FORGERIES[name](forged[-1])
     assert verify(rehashed(forged)).where == "settlement"
+
+
+def test_verify_notices_that_a_text_did_not_run_to_its_limit(world: World, spec_of: Spec) -> None:
+    """A receipt cut off behind a step, with a settlement that fits it but for the reason."""
+    runs = (world.run(spec_of(1000, 2500, seed=seed, max_tokens=12))[-1] for seed in range(99))
+    whole = next([dict(line) for line in run.receipt] for run in runs if run.fields["num_tokens"] > 6)
+    kept = whole[:5]
+    steps = kept[1:]
+    settlement = copy.deepcopy(whole[-1])
+    settlement.update(
+        num_tokens=4,
+        token_ids=[line["token"] for line in steps],
+        text="".join(line["text"] for line in steps),
+        exact_micros=[sum(line["payments"][row] for line in steps) for row in range(2)],
+        totals_micros=[sum(line["charges"][row] for line in steps) for row in range(2)],
+    )
+    for reason, holds in (("max_tokens", False), ("budget_spent", False), ("cancelled", True)):
+        settlement["finish_reason"] = reason
+        assert verify(rehashed(copy.deepcopy([*kept, settlement]))).holds == holds
+
+
+def test_verify_names_the_changed_step_however_far_the_chain_was_hashed_again(lines: Lines) -> None:
+    for num_rehashed in range(1, len(lines)):
+        forged = copy.deepcopy(lines)
+        forged[1]["payments"][0] += 1
+        rehashed(forged[: 1 + num_rehashed])
+        assert verify(forged).where == "step 0"
+
+
+@pytest.mark.parametrize("name", ["hash", "previous", "step", "key", "text"])
+def test_verify_names_the_step_that_lacks_a_field(lines: Lines, name: str) -> None:
+    forged = copy.deepcopy(lines)
+    del forged[4][name]
+    assert verify(forged).where == "step 3"
+
+
+@pytest.mark.parametrize("depth", [10, 900, 960, 975, 990, 2000])
+def test_verify_refuses_what_is_nested_too_deeply(lines: Lines, depth: int) -> None:
+    nested: object = 0
+    for _ in range(depth):
+        nested = [nested]
+    forged = copy.deepcopy(lines[:3])
+    forged[2]["text"] = nested
+    assert verify([*forged, *lines[3:]]).where == "step 1"
+
+
+DIVERGENCE_FORGERIES = [
+    ("linear", "expected", [-0.1, 0.0, 1.01, 3.0]),
+    ("log_linear", "expected", [-0.1, 1.01, 1e18]),
+    ("linear", "kl_clarke", [-0.1, 50.0]),
+    ("log_linear", "kl_clarke", [-0.1]),
+]
+
+
+@pytest.mark.parametrize(("rule", "pricing", "forged"), DIVERGENCE_FORGERIES)
+def test_verify_refuses_a_divergence_outside_its_bounds(
+    world: World, spec_of: Spec, rule: Any, pricing: Any, forged: list[float]
+) -> None:
+    settled = world.run(spec_of(1000, 2500, 700, rule=rule, pricing=pricing, seed=5))[-1]
+    genuine = [dict(line) for line in settled.receipt]
+    assert verify(genuine).holds
+    for divergence in forged:
+        lines = copy.deepcopy(genuine)
+        lines[2]["divergences"][1] = divergence
+        assert verify(rehashed(lines)).where == "step 1", divergence
+
+
+def test_verify_refuses_an_expected_payment_beyond_what_the_distance_allows(world: World, spec_of: Spec) -> None:
+    settled = world.run(spec_of(1000, 2500, 700, rule="log_linear", pricing="expected", seed=5))[-1]
+    lines = [copy.deepcopy(dict(line)) for line in settled.receipt]
+    lines[2]["owed"][1] = lines[2]["payments"][1] = 2500 * lines[2]["divergences"][1] + 1
+    assert verify(rehashed(lines)).where == "step 1"
+
+
+@pytest.mark.parametrize("field", ["seed", "nonce"])
+def test_verify_refuses_a_seed_that_is_not_written_as_its_bytes(lines: Lines, field: str) -> None:
+    for value in ("", "0_7", "AB" * 32, "ab" * 33):
+        forged = copy.deepcopy(lines)
+        forged[-1][field] = value
+        assert verify(rehashed(forged)).where == "settlement"
 
 
 @pytest.mark.parametrize("field", ["seed", "nonce"])
@@ -193,25 +283,134 @@ def test_verify_recomputes_everything_from_stored_distributions(world: World, sp
     forged[2]["owed"][0] *= 0.99
     forged[2]["payments"][0] *= 0.99
     verdict = verify(rehashed(forged))
-    assert not verdict.holds, "an expected log-linear payment follows from whole distributions only"
+    assert verdict.where == "step 1", "an expected log-linear payment follows from whole distributions only"
     swapped = copy.deepcopy(stored)
     swapped[2]["distributions"].reverse()
     assert verify(swapped).where == "step 1"
 
 
-def test_replay_names_the_first_step_that_parts_from_the_model(world: World, spec_of: Spec) -> None:
-    spec = spec_of(1000, 2500, 700, reference_weight_micros=300, seed=11)
-    here = world()
-    here.submit(spec)
-    recorded = [dict(line) for line in here.finish()[-1].receipt]
-    prompts, model = here.prompts(spec), here.decoder.model
-    assert replay(recorded, model, prompts, Policy()).level == "model"
-    assert replay(recorded, model, prompts, Policy()).holds
-    changed = copy.deepcopy(recorded)
-    changed[3]["p"][0] += 0.01
-    assert replay(changed, model, prompts, Policy()).where == "step 2"
-    assert replay(recorded, model, prompts[::-1], Policy()).where == "auction"
-    assert model.free_rows == model.max_rows
+COMBINATIONS: list[tuple[Any, Any, Any]] = [
+    ("linear", "coupled", "critical_bid"),
+    ("linear", "coupled", "expected"),
+    ("linear", "race", "critical_bid"),
+    ("linear", "race", "kl_clarke"),
+    ("log_linear", "coupled", "critical_bid"),
+    ("log_linear", "coupled", "expected"),
+    ("log_linear", "coupled", "kl_clarke"),
+]
+
+
+class Recorded:
+    """An auction on the toy world, with all that a replay needs."""
+
+    def __init__(self, world: World, spec: AuctionSpec, *, absent: str | None = None) -> None:
+        self.here = world()
+        auction = self.here.submit(spec)
+        if absent is not None:
+            auction.set_absent(absent, is_absent=True)
+        self.lines: Lines = [dict(line) for line in self.here.finish()[-1].receipt]
+        self.prompts, self.model = self.here.prompts(spec), self.here.decoder.model
+
+    def replay(self, lines: Lines) -> Any:
+        assert verify(lines).holds, "a forgery that the arithmetic already catches shows nothing here"
+        verdict = replay(lines, self.model, self.prompts, Policy())
+        assert self.model.free_rows == self.model.max_rows
+        return verdict
+
+
+@pytest.mark.parametrize(("rule", "sampler", "pricing"), COMBINATIONS)
+def test_replay_holds_for_what_was_recorded(world: World, spec_of: Spec, rule: Any, sampler: Any, pricing: Any) -> None:
+    spec = spec_of(1000, 2500, 700, rule=rule, sampler=sampler, pricing=pricing, reference_weight_micros=300, seed=11)
+    for absent in (None, "agent1"):
+        recorded = Recorded(world, spec, absent=absent)
+        verdict = recorded.replay(recorded.lines)
+        assert verdict.holds, verdict
+        assert verdict.level == "model"
+
+
+def test_replay_names_the_step_whose_token_was_chosen_by_a_forger(world: World, spec_of: Spec) -> None:
+    """Everything but the cdf is as the model has it for the forged token, and the cdf fits the uniform."""
+    spec = spec_of(1000, 2500, pricing="free", seed=11)
+    recorded = Recorded(world, spec)
+    forged = copy.deepcopy(recorded.lines)
+    line = forged[3]
+    gang = recorded.model.admit(recorded.prompts, 9)
+    logits = recorded.model.prefill([gang])
+    for earlier in forged[1:3]:
+        logits = recorded.model.step([gang], torch.tensor([earlier["token"]]))
+    recorded.model.release(gang)
+    rows = logits.double().softmax(-1)
+    token = (line["token"] + 1) % (len(world.symbols) - 1)
+    weights = torch.tensor([line["effective"]], dtype=torch.float64)
+    randomness = coupled_randomness([bytes.fromhex(line["key"])], [spec.row_ids])
+    q = (weights[0] / weights.sum()) @ rows
+    forced = replace(randomness, token=(q[:token].sum() + q[token] / 2)[None])
+    clearing = clear(rows[None], weights, torch.ones_like(weights, dtype=torch.bool), forced, pricing="free")
+    assert int(clearing.token) == token
+    line.update(
+        token=token,
+        text=recorded.model.tokenizer.decode([token]),
+        p=clearing.p_token[0].tolist(),
+        r=clearing.r_token[0].tolist(),
+        q=float(clearing.q_token),
+        cdf_below=float(randomness.token) - float(clearing.q_token) / 2,
+        critical_bids=clearing.critical_bid[0].tolist(),
+    )
+    forged[-1]["token_ids"][2] = token
+    forged[-1]["text"] = "".join(step["text"] for step in forged[1:-1])
+    verdict = recorded.replay(rehashed(forged))
+    assert verdict.where == "step 2", verdict
+
+
+def test_replay_names_the_step_whose_text_is_not_its_token(world: World, spec_of: Spec) -> None:
+    recorded = Recorded(world, spec_of(1000, 2500, seed=11))
+    forged = copy.deepcopy(recorded.lines)
+    forged[3]["text"] = "~"
+    forged[-1]["text"] = "".join(step["text"] for step in forged[1:-1])
+    assert recorded.replay(rehashed(forged)).where == "step 2"
+
+
+@pytest.mark.parametrize(
+    ("rule", "pricing"), [("log_linear", "expected"), ("linear", "expected"), ("linear", "kl_clarke")]
+)
+def test_replay_recomputes_what_a_payment_follows_from(world: World, spec_of: Spec, rule: Any, pricing: Any) -> None:
+    """A divergence and payment that keep to the arithmetic and its bounds, and are not the model's."""
+    spec = spec_of(1000, 2500, rule=rule, pricing=pricing, seed=5)
+    recorded = Recorded(world, spec)
+    forged = copy.deepcopy(recorded.lines)
+    line = forged[2]
+    scale = 0.999
+    if pricing == "expected" and rule == "log_linear":
+        change = line["owed"][1] * (scale - 1)
+    else:
+        change = line["owed"][1] * (1 / scale - 1)
+        line["divergences"][1] /= scale
+    line["owed"][1] += change
+    auction = Auction(spec, "forged")
+    auction.start()
+    for step in forged[1:-1]:
+        charges = auction.record(step["token"], step["text"], tuple(step["owed"]))
+        step.update(payments=list(charges.payments), charges=list(charges.charges))
+    forged[-1].update(exact_micros=auction.exact_micros, totals_micros=list(auction.totals_micros))
+    assert recorded.replay(rehashed(forged)).where == "step 1"
+
+
+def test_replay_refuses_another_model_prompt_or_precision(world: World, spec_of: Spec) -> None:
+    recorded = Recorded(world, spec_of(1000, 2500, seed=11))
+    model, prompts = recorded.model, recorded.prompts
+    assert replay(recorded.lines, model, prompts[::-1], Policy()).where == "auction"
+    for field, value in (("model", {"name": "toy", "hash": "0" * 64}), ("numerics", "int3"), ("tokenizer_hash", "0")):
+        forged = copy.deepcopy(recorded.lines)
+        forged[0][field] = value
+        assert replay(forged, model, prompts, Policy()).where == "auction"
+
+
+def test_replay_names_the_settlement_whose_end_the_model_did_not_write(world: World, spec_of: Spec) -> None:
+    runs = (Recorded(world, spec_of(1000, 2500, seed=seed, max_tokens=4)) for seed in range(99))
+    recorded = next(run for run in runs if run.lines[-1]["finish_reason"] == "max_tokens")
+    forged = copy.deepcopy(recorded.lines)
+    forged[-1]["finish_reason"] = "end"
+    assert recorded.replay(rehashed(forged)).where == "step 3"
 
 
 @pytest.mark.parametrize(
