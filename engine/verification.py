@@ -66,10 +66,13 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
         auction = Auction(spec, "verification")
         auction.start()
         voids: set[str] = set()
+        settlement = lines[-1] if lines[-1]["hash"] == content_hash(lines[-1]) else None  # None: it is what was changed
         for number, line in enumerate(lines[1:-1], start=1):
             where = f"step {number - 1}"
             _check_link(lines, number)
-            _check_step(spec, auction, line, lines[-1])
+            _check_step(spec, auction, line, int(lines[-1]["seed"], 16))
+            if settlement is not None:
+                _check_against(settlement, auction, line, where)
             voids |= voided_by(spec, line)
         where = "settlement"
         _check_link(lines, len(lines) - 1)
@@ -121,16 +124,19 @@ def _check_header(lines: Sequence[Line]) -> AuctionSpec:
     return spec
 
 
-def _check_step(spec: AuctionSpec, auction: Auction, line: Line, settlement: Line) -> None:
+def _check_against(settlement: Line, auction: Auction, line: Line, where: str) -> None:
+    """The settlement, as it was hashed, says the same of this step as the step, which `auction` has taken in."""
+    if settlement["token_ids"][line["step"]] != line["token"]:
+        raise Fault(where, "its token is not the one in the settlement")
+    if not settlement["text"].startswith(auction.text):
+        raise Fault(where, "its text is not the one in the settlement")
+
+
+def _check_step(spec: AuctionSpec, auction: Auction, line: Line, seed: int) -> None:
     where = f"step {line['step']}"
-    key = step_key(int(settlement["seed"], 16), line["step"])
+    key = step_key(seed, line["step"])
     if line["key"] != key.hex():
         raise Fault(where, "its key does not follow from the seed")
-    if settlement["hash"] == content_hash(settlement):  # otherwise it is the settlement that was changed
-        if settlement["token_ids"][line["step"]] != line["token"]:
-            raise Fault(where, "its token is not the one in the settlement")
-        if not settlement["text"].startswith(auction.text + line["text"]):
-            raise Fault(where, "its text is not the one in the settlement")
     _check_bids(spec, auction, line, where)
     problem = check_step(StepNumbers.from_line(spec, line), key)
     if problem:

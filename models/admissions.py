@@ -131,3 +131,25 @@ class Admissions:
         if missing:
             raise ValueError(f"{len(missing)} gangs are not in this model: released, or admitted by another")
         return [self._standings[gang] for gang in gangs]
+
+
+class Admitting:
+    """What every model says of its rows, from the `Admissions` that it keeps."""
+
+    _admissions: Admissions
+
+    @property
+    def vocab_size(self) -> int:
+        return self._admissions.vocab_size
+
+    @property
+    def max_length(self) -> int:
+        return self._admissions.max_length
+
+    @property
+    def max_rows(self) -> int:
+        return self._admissions.max_rows
+
+    @property
+    def free_rows(self) -> int:
+        return self._admissions.free_rows

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from tokenauction.models import base
-from tokenauction.models.admissions import Admissions, context_length
+from tokenauction.models.admissions import Admissions, Admitting, context_length
 from tokenauction.models.causal_network import CausalNetwork
 from tokenauction.models.checkpoint import hash_files, hash_parameters
 from tokenauction.models.padded_cache import Batch, Rows
@@ -28,7 +28,7 @@ CacheKind = Literal["dynamic", "reread"]
 _TOLERANCES = {"float32": 1e-3, "bf16": 0.05}
 
 
-class HuggingFaceModel:
+class HuggingFaceModel(Admitting):
     """`base.LanguageModel` over a transformers model; see `loading.load_model` for one from a folder."""
 
     def __init__(
@@ -70,10 +70,6 @@ class HuggingFaceModel:
         return self._hash
 
     @property
-    def vocab_size(self) -> int:
-        return self._admissions.vocab_size
-
-    @property
     def tokenizer(self) -> base.Tokenizer:
         return self._tokenizer
 
@@ -93,18 +89,6 @@ class HuggingFaceModel:
     def cache_kind(self) -> CacheKind:
         """How it decodes: "dynamic" feeds one token a row and step, "reread" (slow) every row from its start."""
         return self._cache_kind
-
-    @property
-    def max_length(self) -> int:
-        return self._admissions.max_length
-
-    @property
-    def max_rows(self) -> int:
-        return self._admissions.max_rows
-
-    @property
-    def free_rows(self) -> int:
-        return self._admissions.free_rows
 
     def admit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> base.Gang:
         return self._admissions.admit(prompts, max_new_tokens)

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from tokenauction.models import base
-from tokenauction.models.admissions import Admissions, context_length
+from tokenauction.models.admissions import Admissions, Admitting, context_length
 from tokenauction.models.causal_network import DTYPES
 from tokenauction.models.checkpoint import hash_files, hash_parameters
 from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
@@ -38,7 +38,7 @@ class _Batch:
     gang_of_row: Int[Tensor, " rows"]
 
 
-class LlamaModel:
+class LlamaModel(Admitting):
     """`base.LanguageModel` over a transformers model of the Llama family; see `unsupported` for which are."""
 
     def __init__(
@@ -84,10 +84,6 @@ class LlamaModel:
         return self._hash
 
     @property
-    def vocab_size(self) -> int:
-        return self._admissions.vocab_size
-
-    @property
     def tokenizer(self) -> base.Tokenizer:
         return self._tokenizer
 
@@ -102,18 +98,6 @@ class LlamaModel:
     @property
     def runner(self) -> str:
         return "llama"
-
-    @property
-    def max_length(self) -> int:
-        return self._admissions.max_length
-
-    @property
-    def max_rows(self) -> int:
-        return self._admissions.max_rows
-
-    @property
-    def free_rows(self) -> int:
-        return self._admissions.free_rows
 
     @property
     def num_free_pages(self) -> int:

@@ -20,7 +20,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from tokenauction.models import base
-from tokenauction.models.admissions import Admissions
+from tokenauction.models.admissions import Admissions, Admitting
 from tokenauction.models.tokenizer import TextStream
 
 NextToken = Callable[[Sequence[int]], Float64[Tensor, " tokens"]]  # tokens so far -> ln p(next token | tokens so far)
@@ -101,7 +101,7 @@ class ToyWorld:
         return torch.from_numpy(logits.reshape(size, size)).log_softmax(-1)
 
 
-class ToyModel:
+class ToyModel(Admitting):
     """`base.LanguageModel` over a toy world: the double that tests of the engine run on."""
 
     runner = "toy"
@@ -121,10 +121,6 @@ class ToyModel:
         return self.world.hash
 
     @property
-    def vocab_size(self) -> int:
-        return self._admissions.vocab_size
-
-    @property
     def tokenizer(self) -> ToyTokenizer:
         return self.world.tokenizer
 
@@ -135,18 +131,6 @@ class ToyModel:
     @property
     def numerics(self) -> str:
         return "float64"
-
-    @property
-    def max_length(self) -> int:
-        return self._admissions.max_length
-
-    @property
-    def max_rows(self) -> int:
-        return self._admissions.max_rows
-
-    @property
-    def free_rows(self) -> int:
-        return self._admissions.free_rows
 
     def admit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> base.Gang:
         gang = self._admissions.admit(prompts, max_new_tokens)
