@@ -62,6 +62,11 @@ def _check_text(auction: Auction, lines: Sequence[Line]) -> None:
         raise Fault("settlement", "its text is not that of the steps")
 
 
+def is_over(auction: Auction) -> bool:
+    """Whether no token may follow what `auction` has taken in."""
+    return auction.num_tokens >= auction.spec.max_tokens or _has_sentences(auction)
+
+
 def _is_spent(auction: Auction) -> bool:
     """Whether a budget is used up, and no reference is there to go on writing."""
     totals = zip(auction.spec.agents, auction.totals_micros, strict=False)

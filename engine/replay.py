@@ -26,15 +26,16 @@ from tokenauction.engine.stepping import Standing, shape_one
 from tokenauction.engine.verification import Verdict
 from tokenauction.models.base import LanguageModel
 
-# Of probabilities, TV, ln Z, and payments relative to the bid: float32 forwards differ by 1e-6.
+# Of probabilities, TV, ln Z, and expected payments relative to the bid: float32 forwards differ by 1e-6. Ten times as
+# much, relatively, of KL with its payment, and (log_linear, where prices follow from logarithms) of every probability.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bf16": 3e-2}
 
 
 def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy) -> Verdict:
     """Run `model` behind `prompts` along the recorded tokens and compare all that every step records.
 
-    The receipt itself must have been verified before. Where it was computed with less precision than `model` has, its
-    tolerance applies. Raises the model's errors where a prompt does not fit.
+    The receipt itself must have been verified before, and `model` must compute in the precision that it names: a
+    tolerance is never the receipt's to choose. Raises the model's errors where a prompt does not fit.
     """
     header, settlement, steps = lines[0], lines[-1], list(lines[1:-1])
     spec = AuctionSpec.from_mapping(header["spec"])
@@ -45,7 +46,7 @@ def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequen
     problem = _check_provenance(spec, header, model, prompts)
     if problem:
         return fails("auction", problem)
-    tolerance = max(TOLERANCE[header["numerics"]], TOLERANCE.get(model.numerics, 0.0))
+    tolerance = TOLERANCE[model.numerics]
     stream, text, tokens = model.tokenizer.text_stream(), "", list[int]()
     for line, rows in zip(steps, _distributions(spec, model, prompts, policy, steps), strict=True):
         where = f"step {line['step']}"
@@ -76,8 +77,8 @@ def _check_provenance(spec: AuctionSpec, header: Line, model: LanguageModel, pro
         return "the tokenizer is another one"
     if model.hash != header["model"]["hash"]:
         return "the model is another one: its weights have another hash"
-    if header["numerics"] not in TOLERANCE:
-        return f"it was computed in {header['numerics']!r}, which no tolerance is known for"
+    if header["numerics"] != model.numerics or model.numerics not in TOLERANCE:
+        return f"it was computed in {header['numerics']!r}, and the model here computes in {model.numerics!r}"
     return ""
 
 
@@ -107,18 +108,24 @@ def _check_step(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "rows vocab
     problem = _check_draw(spec, line, clearing, rows, tolerance)
     if problem:
         return problem
-    bids = [max(1.0, float(bid)) for bid in line["effective"]]
-    divergence = {"expected": clearing.tv, "kl_clarke": clearing.kl}.get(spec.pricing)
-    columns: list[tuple[str, Tensor, list[float]]] = [
-        ("p", clearing.p_token, [1.0] * len(bids)),
-        ("r", clearing.r_token, [1.0] * len(bids)),
+    # Linear critical bids follow from p, r and v, and have been checked with those.
+    total = float(sum(line["effective"]))
+    columns: list[tuple[str, Tensor, Callable[[int, float], float]]] = [
+        ("p", clearing.p_token, lambda row, here: tolerance),
+        ("r", clearing.r_token, lambda row, here: tolerance),
     ]
-    if divergence is not None:  # critical bids follow from p, r and v, and have been checked with those
-        columns += [("divergences", divergence, [1.0] * len(bids)), ("owed", clearing.payment, [sum(bids)] * len(bids))]
-    for name, computed, scales in columns:
-        for row_id, here, recorded, scale in zip(spec.row_ids, computed[0].tolist(), line[name], scales, strict=True):
-            if not abs(here - recorded) <= tolerance * scale * max(1.0, abs(here) / scale):
-                return f"{name} of {row_id} is {here:.6g}, {recorded:.6g} is recorded"
+    if spec.rule == "log_linear":
+        columns = [(name, column, lambda row, here: 10 * tolerance * here) for name, column, _ in columns]
+    if spec.pricing == "expected":
+        columns.append(("divergences", clearing.tv, lambda row, here: tolerance))
+        columns.append(("owed", clearing.payment, lambda row, here: tolerance * line["effective"][row]))
+    if spec.pricing == "kl_clarke":
+        columns.append(("divergences", clearing.kl, lambda row, here: 10 * tolerance * here + tolerance**2))
+        columns.append(("owed", clearing.payment, lambda row, here: 10 * tolerance * here + tolerance**2 * total))
+    for name, computed, slack in columns:
+        for row, (here, recorded) in enumerate(zip(computed[0].tolist(), line[name], strict=True)):
+            if not abs(here - recorded) <= slack(row, here):
+                return f"{name} of {spec.row_ids[row]} is {here:.6g}, {recorded:.6g} is recorded"
     return _check_log_partitions(spec, line, rows, tolerance)
 
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from tokenauction.engine.arithmetic import StepNumbers, check_step
 from tokenauction.engine.auction import Auction
 from tokenauction.engine.errors import TokenAuctionError
-from tokenauction.engine.finish import Fault, check_settlement
+from tokenauction.engine.finish import Fault, check_settlement, is_over
 from tokenauction.engine.guarantees import LIMITS
 from tokenauction.engine.randomness import step_key
-from tokenauction.engine.receipt import VERSION, Line, commitment, content_hash, voided_by
+from tokenauction.engine.receipt import VERSION, Line, caller_nonce, commitment, content_hash, voided_by
 from tokenauction.engine.redo import check_distributions
 from tokenauction.engine.spec import AuctionSpec
 
@@ -70,6 +70,8 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
         for number, line in enumerate(lines[1:-1], start=1):
             where = f"step {number - 1}"
             _check_link(lines, number)
+            if is_over(auction):
+                raise Fault(where, "the text had reached its limit before this step")
             _check_step(spec, auction, line, int(lines[-1]["seed"], 16))
             if settlement is not None:
                 _check_against(settlement, auction, line, where)
@@ -118,9 +120,13 @@ def _check_header(lines: Sequence[Line]) -> AuctionSpec:
         if not re.fullmatch("[0-9a-f]{64}", settlement[name]):
             raise Fault("settlement", f"its {name} is not 32 bytes in hexadecimal")
     seed, nonce = int(settlement["seed"], 16), bytes.fromhex(settlement["nonce"])
+    if header["seed_source"] not in ("caller", "drawn") or spec.seed is not None:
+        raise Fault("auction", "its seed is neither the caller's nor drawn, or is not withheld")
     if not hmac.compare_digest(commitment(seed, nonce, header), str(header["commitment"])):
         _check_link(lines, len(lines) - 1)  # it may be the settlement that was changed
         raise Fault("auction", "seed, nonce and spec are not those that were committed to")
+    if header["seed_source"] == "caller" and nonce != caller_nonce(seed):
+        raise Fault("auction", "the nonce is not that of a caller's seed")
     return spec
 
 

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from tokenauction.engine.errors import InvalidInput
 
-CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+DIRECTIONS = (*range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they turn whole lines round
+CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160), *DIRECTIONS) if chr(code) != "\n"}
 MAX_LINE = 600  # characters of one message: it may quote what a stranger wrote
 
 

@@ -9,7 +9,7 @@ from tokenauction.clients.cli.compose import load_model, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
 from tokenauction.engine.money import from_micros
 from tokenauction.engine.receipt import read_receipt
-from tokenauction.engine.replay import replay
+from tokenauction.engine.replay import TOLERANCE, replay
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.verification import verify
 
@@ -28,6 +28,9 @@ def verify_file(path: Path, head: str | None, model: str | None) -> None:
     if not verdict.holds:
         sys.exit(EXIT_DOES_NOT_HOLD)
     total = from_micros(sum(lines[-1]["totals_micros"]))
+    if verdict.level == "model":
+        numerics = lines[0]["numerics"]
+        print(f"the model's numbers compared within {TOLERANCE[numerics]:g} ({numerics})")
     settlement = lines[-1]
     posted = "posted" if settlement["posted"] else "not posted: nothing is charged"
     print(f"finished by {settlement['finish_reason']}, {posted}")

@@ -70,7 +70,7 @@ class RichView:
 
     def _render(self) -> RenderableType:
         spec = self.created["spec"]
-        title = Text(spec["query"])  # a str would be read as markup
+        title = Text(visible(spec["query"]))  # a str would be read as markup
         subtitle = f"{spec['rule']} · {spec['sampler']} · {spec['pricing']}"
         parts: list[RenderableType] = [Panel(self.text or Text("…"), title=title, subtitle=subtitle, padding=(1, 2))]
         if self.problem:
@@ -83,7 +83,7 @@ class RichView:
     def _name(self, row: int) -> Text:
         row_id = self.created["rows"][row]
         names = {agent["id"]: agent["name"] for agent in self.created["spec"]["agents"]}
-        return Text(f"■ {names.get(row_id, row_id)}", style=self._colour(row))
+        return Text(f"■ {visible(names.get(row_id, row_id))}", style=self._colour(row))
 
     def _standings(self) -> Table:
         """While it runs: this token's influence and payments."""

@@ -20,7 +20,7 @@ from tokenauction.engine.clearing import clear
 from tokenauction.engine.errors import ReceiptError
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.randomness import coupled_randomness
-from tokenauction.engine.receipt import content_hash, parse_receipt, read_receipt, write_receipt
+from tokenauction.engine.receipt import content_hash, header_line, parse_receipt, read_receipt, write_receipt
 from tokenauction.engine.replay import replay
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.verification import verify
@@ -166,6 +166,31 @@ def test_verify_notices_that_a_text_did_not_run_to_its_limit(world: World, spec_
     for reason, holds in (("max_tokens", False), ("budget_spent", False), ("cancelled", True)):
         settlement["finish_reason"] = reason
         assert verify(rehashed(copy.deepcopy([*kept, settlement]))).holds == holds
+
+
+def test_verify_names_the_step_that_follows_a_text_that_had_ended(world: World, spec_of: Spec) -> None:
+    runs = ([dict(line) for line in world.run(spec_of(1000, 2500, seed=seed))[-1].receipt] for seed in range(99))
+    dotted = next(run for run in runs if any("." in line["text"] for line in run[1:-3]))
+    assert verify(dotted).holds
+    [limit, *_] = [line["step"] + 1 for line in dotted[1:-1] if "." in line["text"]]
+    header = copy.deepcopy(dotted[0])
+    header["spec"]["max_sentences"] = 1
+    seed = int(dotted[-1]["seed"], 16)
+    header = header_line(
+        {k: v for k, v in header.items() if k not in ("kind", "version", "commitment", "hash")},
+        seed,
+        bytes.fromhex(dotted[-1]["nonce"]),
+    )
+    verdict = verify(rehashed([header, *copy.deepcopy(dotted[1:])]))
+    assert not verdict.holds
+    assert int(verdict.where.split()[1]) >= limit
+
+
+@pytest.mark.parametrize("source", ["drawn by me", "platform", None, ["caller"]])
+def test_verify_refuses_a_seed_of_unknown_source(lines: Lines, source: object) -> None:
+    forged = copy.deepcopy(lines)
+    forged[0]["seed_source"] = source
+    assert verify(rehashed(forged)).where == "auction"
 
 
 def test_verify_names_the_changed_step_however_far_the_chain_was_hashed_again(lines: Lines) -> None:
@@ -399,7 +424,12 @@ def test_replay_refuses_another_model_prompt_or_precision(world: World, spec_of:
     recorded = Recorded(world, spec_of(1000, 2500, seed=11))
     model, prompts = recorded.model, recorded.prompts
     assert replay(recorded.lines, model, prompts[::-1], Policy()).where == "auction"
-    for field, value in (("model", {"name": "toy", "hash": "0" * 64}), ("numerics", "int3"), ("tokenizer_hash", "0")):
+    for field, value in (
+        ("model", {"name": "toy", "hash": "0" * 64}),
+        ("numerics", "int3"),
+        ("numerics", "bf16"),
+        ("tokenizer_hash", "0"),
+    ):
         forged = copy.deepcopy(recorded.lines)
         forged[0][field] = value
         assert replay(forged, model, prompts, Policy()).where == "auction"
