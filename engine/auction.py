@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 from tokenauction.engine.errors import IllegalTransition, InvalidBid
 from tokenauction.engine.money import MAX_MICROS
+from tokenauction.engine.sentences import count_sentences
 from tokenauction.engine.spec import AuctionSpec
 
 
@@ -94,6 +95,14 @@ class Auction:
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def limit_reached(self) -> str:
+        """The finish reason ("sentences" or "max_tokens") for which no token may follow; empty where one may."""
+        spec = self.spec
+        if spec.max_sentences is not None and count_sentences(self.text) >= spec.max_sentences:
+            return "sentences"
+        return "max_tokens" if self.num_tokens >= spec.max_tokens else ""
 
     @property
     def totals_micros(self) -> tuple[int, ...]:

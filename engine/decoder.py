@@ -26,7 +26,6 @@ from tokenauction.engine.randomness import step_key
 from tokenauction.engine.receipt import Line, caller_nonce
 from tokenauction.engine.recorder import Recorder, Stamp
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
-from tokenauction.engine.sentences import count_sentences
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
 from tokenauction.models.base import Gang, LanguageModel, ModelError, NoRoom, TextStream
@@ -231,17 +230,9 @@ class Decoder:
         if not auction.text:
             text = text.lstrip()
         yield performance.recorder.token(outcome, bids, text, key, latency_ms)
-        reason = self._finish_reason(auction, is_end)
+        reason = "end" if is_end else auction.limit_reached
         if reason:
             yield self._settle(performance, reason)
-
-    def _finish_reason(self, auction: Auction, is_end: bool) -> str:
-        spec = auction.spec
-        if is_end:
-            return "end"
-        if spec.max_sentences is not None and count_sentences(auction.text) >= spec.max_sentences:
-            return "sentences"
-        return "max_tokens" if auction.num_tokens >= spec.max_tokens else ""
 
     def _settle(self, performance: Performance, reason: str) -> Event:
         performance.auction.settle(reason, performance.stream.finish())

@@ -11,7 +11,6 @@ from typing import Any
 
 from tokenauction.engine.auction import Auction
 from tokenauction.engine.receipt import Line
-from tokenauction.engine.sentences import count_sentences
 
 
 class Fault(Exception):
@@ -44,7 +43,7 @@ def check_settlement(auction: Auction, lines: Sequence[Line], voids: set[str]) -
     ends = _ENDS.get(line["finish_reason"])
     if ends is None:
         raise Fault("settlement", f"finish_reason {line['finish_reason']!r} is not one of {', '.join(_ENDS)}")
-    if auction.num_tokens > auction.spec.max_tokens or not ends(auction):
+    if not ends(auction):
         raise Fault("settlement", f"the auction did not end for the reason that is recorded: {line['finish_reason']}")
 
 
@@ -62,26 +61,16 @@ def _check_text(auction: Auction, lines: Sequence[Line]) -> None:
         raise Fault("settlement", "its text is not that of the steps")
 
 
-def is_over(auction: Auction) -> bool:
-    """Whether no token may follow what `auction` has taken in."""
-    return auction.num_tokens >= auction.spec.max_tokens or _has_sentences(auction)
-
-
 def _is_spent(auction: Auction) -> bool:
     """Whether a budget is used up, and no reference is there to go on writing."""
     totals = zip(auction.spec.agents, auction.totals_micros, strict=False)
     return not auction.spec.has_reference and any(agent.budget_micros == total for agent, total in totals)
 
 
-def _has_sentences(auction: Auction) -> bool:
-    limit = auction.spec.max_sentences
-    return limit is not None and count_sentences(auction.text) >= limit
-
-
 _ENDS: dict[str, Callable[[Auction], bool]] = {
     "end": lambda auction: auction.num_tokens > 0,
-    "max_tokens": lambda auction: auction.num_tokens == auction.spec.max_tokens,
-    "sentences": _has_sentences,
+    "max_tokens": lambda auction: auction.limit_reached == "max_tokens",
+    "sentences": lambda auction: auction.limit_reached == "sentences",
     "budget_spent": _is_spent,
     "no_bid": lambda auction: not auction.spec.has_reference,
     "cancelled": lambda auction: True,

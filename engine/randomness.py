@@ -24,6 +24,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from tokenauction.engine.errors import InvalidInput
+from tokenauction.engine.guarantees import Sampler
 
 SEED_BITS = 256
 STEP_BITS = 64
@@ -147,6 +148,20 @@ def race_randomness(
         agent_clock=torch.tensor(agent_clock, dtype=torch.float64, device=device).view(len(keys), width),
         token_clock=token_clocks(signed, vocab_size),
     )
+
+
+def step_randomness(
+    sampler: Sampler,
+    keys: Sequence[bytes],
+    agent_ids: Sequence[Sequence[str]],
+    vocab_size: int,
+    num_agents: int | None = None,
+    device: torch.device | str = "cpu",
+) -> CoupledRandomness | RaceRandomness:
+    """Return what `sampler` draws from in one step of each auction."""
+    if sampler == "coupled":
+        return coupled_randomness(keys, agent_ids, num_agents, device)
+    return race_randomness(keys, agent_ids, vocab_size, num_agents, device)
 
 
 def _check_agent_ids(keys: Sequence[bytes], agent_ids: Sequence[Sequence[str]], num_agents: int | None) -> int:

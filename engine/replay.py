@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float64
@@ -19,7 +19,7 @@ from tokenauction.engine.clearing import Clearing, clear
 from tokenauction.engine.geometric_path import geometric_path
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import prompt_hash
-from tokenauction.engine.randomness import coupled_randomness, race_randomness, uniform
+from tokenauction.engine.randomness import RaceRandomness, race_randomness, step_randomness, uniform
 from tokenauction.engine.receipt import Line
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, shape_one
@@ -135,29 +135,23 @@ def _clear_as_recorded(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "row
     weights = torch.tensor([line["effective"]], dtype=torch.float64, device=rows.device)
     pays = torch.tensor([[row < len(spec.agents) for row in range(len(spec.row_ids))]], device=rows.device)
 
-    def run(change: Callable[[Any], Any] = lambda randomness: randomness) -> Clearing:
-        randomness = (
-            coupled_randomness([key], ids, device=rows.device)
-            if spec.sampler == "coupled"
-            else race_randomness([key], ids, rows.shape[-1], device=rows.device)
-        )
-        return clear(
-            rows[None],
-            weights,
-            pays,
-            change(randomness),
-            rule=spec.rule,
-            sampler=spec.sampler,
-            pricing=spec.pricing,
-            allow_unsafe=spec.allow_unsafe,
-        )
-
-    clearing = run()
-    if spec.sampler == "race" or int(clearing.token) == line["token"]:
+    clear_with = partial(
+        clear,
+        rows[None],
+        weights,
+        pays,
+        rule=spec.rule,
+        sampler=spec.sampler,
+        pricing=spec.pricing,
+        allow_unsafe=spec.allow_unsafe,
+    )
+    randomness = step_randomness(spec.sampler, [key], ids, rows.shape[-1], device=rows.device)
+    clearing = clear_with(randomness)
+    if isinstance(randomness, RaceRandomness) or int(clearing.token) == line["token"]:
         return clearing
     q = clearing.aggregate[0]
     middle = (q[: line["token"]].sum() + q[line["token"]] / 2) / q.sum()
-    return run(lambda randomness: replace(randomness, token=middle[None]))
+    return clear_with(replace(randomness, token=middle[None]))
 
 
 def _check_draw(

@@ -22,7 +22,7 @@ from tokenauction.engine.clearing import Clearing, clear
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.policy import Policy
-from tokenauction.engine.randomness import coupled_randomness, race_randomness
+from tokenauction.engine.randomness import step_randomness
 from tokenauction.engine.shaping import shape, with_floor
 from tokenauction.engine.spec import AuctionSpec
 
@@ -125,11 +125,7 @@ class _Batch:
         keys = [self.keys[i] for i in sound]
         ids = [self.specs[i].row_ids for i in sound]
         width, vocab_size = self.padded.shape[1:]
-        randomness = (
-            coupled_randomness(keys, ids, width, device)
-            if spec.sampler == "coupled"
-            else race_randomness(keys, ids, vocab_size, width, device)
-        )
+        randomness = step_randomness(spec.sampler, keys, ids, vocab_size, width, device)
         chosen = slice(None) if len(sound) == len(self.specs) else torch.tensor(sound, device=device)
         return clear(
             self.padded[chosen],

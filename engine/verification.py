@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from tokenauction.engine.arithmetic import StepNumbers, check_step
 from tokenauction.engine.auction import Auction
 from tokenauction.engine.errors import TokenAuctionError
-from tokenauction.engine.finish import Fault, check_settlement, is_over
+from tokenauction.engine.finish import Fault, check_settlement
 from tokenauction.engine.guarantees import LIMITS
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.receipt import VERSION, Line, caller_nonce, commitment, content_hash, voided_by
@@ -70,7 +70,7 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
         for number, line in enumerate(lines[1:-1], start=1):
             where = f"step {number - 1}"
             _check_link(lines, number)
-            if is_over(auction):
+            if auction.limit_reached:
                 raise Fault(where, "the text had reached its limit before this step")
             _check_step(spec, auction, line, int(lines[-1]["seed"], 16))
             if settlement is not None:

@@ -64,7 +64,8 @@ class LlamaModel(Admitting):
         self._network = LlamaNetwork(model)
         self._name = name
         self._tokenizer = tokenizer
-        self._hash = hash_files(weights) if weights else hash_parameters(model)
+        self._weights = tuple(weights)
+        self._hash = None if weights else hash_parameters(model)  # of files, once somebody asks
         self._admissions = Admissions(max_rows, max_length, self._network.shape.vocab_size)
         bytes_per_page = self._network.bytes_per_token * PAGE_SIZE
         num_pages = min(max_rows * -(-max_length // PAGE_SIZE), cache_bytes // bytes_per_page)
@@ -81,6 +82,8 @@ class LlamaModel(Admitting):
 
     @property
     def hash(self) -> str:
+        if self._hash is None:
+            self._hash = hash_files(self._weights)
         return self._hash
 
     @property
