@@ -23,6 +23,7 @@ from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import Provenance
 from tokenauction.engine.randomness import step_key
+from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line, caller_nonce
 from tokenauction.engine.recorder import Recorder, Stamp
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
@@ -225,12 +226,10 @@ class Decoder:
             else:
                 yield from self._fail(performance, outcome.code, str(outcome))
             return
-        is_end = outcome.token in self.model.tokenizer.end_ids
-        text = "" if is_end else performance.stream.push(outcome.token)
-        if not auction.text:
-            text = text.lstrip()
+        tokenizer = self.model.tokenizer
+        text = added_text(tokenizer, performance.stream, outcome.token, auction.text)
         yield performance.recorder.token(outcome, bids, text, key, latency_ms)
-        reason = "end" if is_end else auction.limit_reached
+        reason = "end" if outcome.token in tokenizer.end_ids else auction.limit_reached
         if reason:
             yield self._settle(performance, reason)
 

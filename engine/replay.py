@@ -20,6 +20,7 @@ from tokenauction.engine.geometric_path import geometric_path
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import prompt_hash
 from tokenauction.engine.randomness import RaceRandomness, race_randomness, step_randomness, uniform
+from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, shape_one
@@ -47,20 +48,18 @@ def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequen
     if problem:
         return fails("auction", problem)
     tolerance = TOLERANCE[model.numerics]
-    stream, text, tokens = model.tokenizer.text_stream(), "", list[int]()
+    stream, text = model.tokenizer.text_stream(), ""
     for line, rows in zip(steps, _distributions(spec, model, prompts, policy, steps), strict=True):
         where = f"step {line['step']}"
         problem = _check_step(spec, line, rows, tolerance)
         if problem:
             return fails(where, problem)
-        is_end = line["token"] in model.tokenizer.end_ids
-        delta = "" if is_end else stream.push(line["token"])
-        delta = delta if text else delta.lstrip()
+        delta = added_text(model.tokenizer, stream, line["token"], text)
         if delta != line["text"]:
             return fails(where, f"its token reads {delta!r}, {line['text']!r} is recorded")
         text += delta
-        tokens.append(line["token"])
-        if is_end != (settlement["finish_reason"] == "end" and len(tokens) == len(steps)):
+        is_end = line["token"] in model.tokenizer.end_ids
+        if is_end != (settlement["finish_reason"] == "end" and line is steps[-1]):
             return fails(where, "an end token and the end of the text do not go together")
     # A text that was broken off, or failed, is left as the last step left it.
     held_back = "" if settlement["finish_reason"] in ("cancelled", "error") else stream.finish()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import strategies as st
 from jaxtyping import install_import_hook
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -192,6 +193,25 @@ class Checked:
         self.model.rollback(gang, num_tokens)
         del self.texts[gang][len(self.texts[gang]) - num_tokens :]
         assert gang.num_tokens == len(self.texts[gang])
+
+    def move(self, data: st.DataObject, token: st.SearchStrategy[int], prompt: st.SearchStrategy[list[int]]) -> None:
+        """One move that is legal now, whichever hypothesis draws; a gang has at most three rows."""
+        live = list(self.texts)
+        moves = ["join"] if self.model.free_rows >= 3 else []
+        moves += ["step", "step", "rollback", "release"] if live else []
+        match data.draw(st.sampled_from(moves)):
+            case "join":
+                self.join(data.draw(st.lists(prompt, min_size=1, max_size=3)))
+            case "step":
+                gangs = data.draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
+                self.step(gangs, *(data.draw(token) for _ in gangs))
+            case "rollback":
+                gang = data.draw(st.sampled_from(live))
+                self.rollback(gang, data.draw(st.integers(0, gang.num_tokens)))
+            case "release":
+                gang = data.draw(st.sampled_from(live))
+                self.model.release(gang)
+                del self.texts[gang]
 
     def compare(self, gangs: Sequence[base.Gang], logits: torch.Tensor) -> None:
         rows = [[*prompt, *self.texts[gang]] for gang in gangs for prompt in gang.prompts]

@@ -70,24 +70,9 @@ def test_logits_equal_plain_forwards_as_gangs_join_leave_and_roll_back(architect
 def test_logits_equal_plain_forwards_whatever_the_gangs_do(data: st.DataObject, checked: Build) -> None:
     model = checked("llama", max_rows=9)
     token = st.integers(0, 49)
-    prompts = st.lists(st.lists(token, min_size=1, max_size=6), min_size=1, max_size=3)
+    prompt = st.lists(token, min_size=1, max_size=6)
     for _ in range(data.draw(st.integers(3, 10), "moves")):
-        live = list(model.texts)
-        moves = ["join"] if model.model.free_rows >= 3 else []
-        moves += ["step", "step", "rollback", "release"] if live else []
-        match data.draw(st.sampled_from(moves)):
-            case "join":
-                model.join(data.draw(prompts))
-            case "step":
-                gangs = data.draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
-                model.step(gangs, *(data.draw(token) for _ in gangs))
-            case "rollback":
-                gang = data.draw(st.sampled_from(live))
-                model.rollback(gang, data.draw(st.integers(0, gang.num_tokens)))
-            case "release":
-                gang = data.draw(st.sampled_from(live))
-                model.model.release(gang)
-                del model.texts[gang]
+        model.move(data, token, prompt)
     assert model.model.free_rows == 9 - sum(gang.num_rows for gang in model.texts)
 
 

@@ -62,22 +62,7 @@ def test_logits_equal_plain_forwards_whatever_the_gangs_do(data: st.DataObject, 
     tail = st.lists(token, min_size=1, max_size=6)
     prompt = st.builds(lambda num, tail: [*COMMON[:num], *tail], st.sampled_from([0, 15, 16, 17, 32, 35]), tail)
     for _ in range(data.draw(st.integers(3, 10), "moves")):
-        live = list(model.texts)
-        moves = ["join"] if model.model.free_rows >= 3 else []
-        moves += ["step", "step", "rollback", "release"] if live else []
-        match data.draw(st.sampled_from(moves)):
-            case "join":
-                model.join(data.draw(st.lists(prompt, min_size=1, max_size=3)))
-            case "step":
-                gangs = data.draw(st.lists(st.sampled_from(live), min_size=1, unique=True))
-                model.step(gangs, *(data.draw(token) for _ in gangs))
-            case "rollback":
-                gang = data.draw(st.sampled_from(live))
-                model.rollback(gang, data.draw(st.integers(0, gang.num_tokens)))
-            case "release":
-                gang = data.draw(st.sampled_from(live))
-                model.model.release(gang)
-                del model.texts[gang]
+        model.move(data, token, prompt)
     for gang in model.texts:
         model.model.release(gang)
     assert model.model.num_free_pages == 9 * 64 // PAGE_SIZE
