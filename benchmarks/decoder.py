@@ -1,6 +1,6 @@
 """What a token of an auction costs on the shipped model: the forward pass, and what the auction adds to it.
 
-    python benchmarks/decoder.py [--tokens 200] [--model FOLDER] [--runner llama transformers]
+    python benchmarks/decoder.py [--tokens 200] [--model FOLDER] [--runner cpp packed transformers]
 
 For every number of agents, and of auctions in one batch: milliseconds per step (median and p10), of which the model and
 the clearing (shape, aggregate, draw, price); the rest is the record. Prints a table, then one JSON line.
@@ -103,7 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=200, help="steps per case")
     parser.add_argument("--model", default=None)
-    parser.add_argument("--runner", nargs="+", default=["llama", "transformers"], help="measured one after the other")
+    parser.add_argument(
+        "--runner", nargs="+", default=["cpp", "packed", "transformers"], help="measured one after the other"
+    )
     arguments = parser.parse_args()
     results = [
         measure(runner, agents, auctions, arguments.tokens, arguments.model)

@@ -23,7 +23,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _COMPILERS = ("c++", "g++", "clang++")
-_COMMON = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-shared")
+_COMMON = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
 # The first that the compiler takes: with threads or without, for this very processor or for any of its kind.
 _VARIANTS = (
     ("-march=native", "-fopenmp"),

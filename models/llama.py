@@ -7,11 +7,13 @@ what the logits are for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
@@ -21,11 +23,41 @@ from tokenauction.models.admissions import Admissions, Admitting, context_length
 from tokenauction.models.causal_network import DTYPES
 from tokenauction.models.checkpoint import hash_files, hash_parameters
 from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
-from tokenauction.models.llama_config import unsupported
-from tokenauction.models.llama_network import Keys, LlamaNetwork, PromptAttention, StepAttention
+from tokenauction.models.llama_compiled import CompiledNetwork
+from tokenauction.models.llama_config import LlamaShape, unsupported
+from tokenauction.models.llama_network import LlamaNetwork
+from tokenauction.models.llama_weights import LlamaWeights
+from tokenauction.models.token_batch import Keys, TokenBatch
 
 CACHE_BYTES = 2**31  # keys and values of all rows together, unless `cache_bytes` says otherwise
 MAX_SCORED_TOKENS = 2048  # tokens of one pass of `score`: their logits are its largest tensor
+
+
+class Network(Protocol):
+    """A forward pass of the family; the same interface whatever code is behind it."""
+
+    @property
+    def shape(self) -> LlamaShape: ...
+
+    @property
+    def runner(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of keys and values."""
+
+    def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
+        """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
+
+
+NETWORKS: dict[str, Callable[[LlamaWeights, str], Network]] = {
+    "cpp": CompiledNetwork,
+    "packed": LlamaNetwork,
+    "cuda": LlamaNetwork,
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +65,9 @@ class _Batch:
     """The gangs of the last step, as what every step with the same gangs needs again."""
 
     gangs: tuple[base.Gang, ...]
-    slots: Int[Tensor, "rows columns"]  # padded with slot 0, which no row looks at there
-    prompt_lengths: Int[Tensor, " rows"]
+    pages: Int[Tensor, "rows columns"]
     gang_of_row: Int[Tensor, " rows"]
+    ones: tuple[int, ...]  # one a row
 
 
 class LlamaModel(Admitting):
@@ -46,33 +78,37 @@ class LlamaModel(Admitting):
         model: Any,
         tokenizer: base.Tokenizer,
         *,
+        runner: str = "packed",
+        numerics: str | None = None,
         name: str = "in-memory",
         max_rows: int = 64,
         max_length: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         weights: Sequence[Path] = (),
     ) -> None:
-        """Take over the weights of `model`, where they are (device and dtype are its own).
+        """Take over the weights of `model`, on its device, for one of NETWORKS and "float32", "bf16" or "int8".
 
-        At most `cache_bytes` are ever used for keys and values: a gang that needs more than is free waits, one that
-        needs more than there is is refused. Raises ValueError if the family does not include the model.
+        Without `numerics` they are what the model's dtype says. At most `cache_bytes` are ever used for keys and
+        values: a gang that needs more than is free waits, one that needs more than there is is refused. Raises
+        ValueError if the family does not include the model, and NotCompiled.
         """
         max_length = context_length(model.config, max_length)
         reason = unsupported(model.config, max_length)
         if reason is not None:
             raise ValueError(f"{name} is nothing for the Llama runner: {reason}; use the transformers runner")
-        self._network = LlamaNetwork(model)
+        self._numerics = numerics or next(name for name, dtype in DTYPES.items() if dtype == model.dtype)
+        self._network = NETWORKS[runner](LlamaWeights.of(model), self._numerics)
         self._name = name
         self._tokenizer = tokenizer
         self._weights = tuple(weights)
         self._hash = None if weights else hash_parameters(model)  # of files, once somebody asks
         self._admissions = Admissions(max_rows, max_length, self._network.shape.vocab_size)
-        bytes_per_page = self._network.bytes_per_token * PAGE_SIZE
+        bytes_per_page = self._network.shape.cache_entries_per_token * self._network.cache_dtype.itemsize * PAGE_SIZE
         num_pages = min(max_rows * -(-max_length // PAGE_SIZE), cache_bytes // bytes_per_page)
         if num_pages < 1:
             raise ValueError(f"cache_bytes is {cache_bytes}; {PAGE_SIZE} tokens of one row take {bytes_per_page} bytes")
         self._pages = PageTable(num_pages)
-        self._cache = self._network.new_cache(num_pages)
+        self._cache = self._new_cache(num_pages)
         self._rows: dict[base.Gang, list[Row]] = {}
         self._batch: _Batch | None = None
 
@@ -96,11 +132,11 @@ class LlamaModel(Admitting):
 
     @property
     def numerics(self) -> str:
-        return next(name for name, dtype in DTYPES.items() if dtype == self._network.dtype)
+        return self._numerics
 
     @property
     def runner(self) -> str:
-        return "llama"
+        return self._network.runner
 
     @property
     def num_free_pages(self) -> int:
@@ -137,15 +173,9 @@ class LlamaModel(Admitting):
         if not gangs:
             return self._no_logits()
         batch = self._assemble(gangs)
-        num_tokens = self._tensor([gang.num_tokens for gang in gangs])
-        positions = batch.prompt_lengths + num_tokens[batch.gang_of_row]
-        width = max(max(map(len, gang.prompts)) + gang.num_tokens for gang in gangs) + 1
-        visible = torch.arange(width, device=self.device) <= positions[:, None]
-        slots = batch.slots.gather(1, positions[:, None])[:, 0]
         ids = tokens.to(self.device, torch.long)[batch.gang_of_row]
-        with torch.no_grad():
-            attention = StepAttention(batch.slots[:, :width], visible)
-            logits = self._network.forward(ids, positions, slots, self._cache, attention)
+        lengths = [len(prompt) + gang.num_tokens + 1 for gang in gangs for prompt in gang.prompts]
+        logits = self._network.forward(TokenBatch(ids, batch.pages, batch.ones, lengths, batch.ones), self._cache)
         for gang in gangs:
             gang.num_tokens += 1
         return logits
@@ -167,7 +197,7 @@ class LlamaModel(Admitting):
             pages = PageTable(PageTable.num_needed(texts, 0))
             rows = pages.reserve(texts, 0, [max(1, length) for length in lengths])
             assert rows is not None, "there are as many pages as these rows can need"
-            logits = self._read(rows, pages, self._network.new_cache(pages.num_pages), lengths)
+            logits = self._read(rows, pages, self._new_cache(pages.num_pages), lengths)
             for (_, candidate), read in zip(passed, logits, strict=True):
                 scores.append(read.log_softmax(-1).gather(1, self._tensor(candidate)[:, None])[:, 0])
         remaining = iter(scores)
@@ -184,51 +214,48 @@ class LlamaModel(Admitting):
     ) -> list[Float32[Tensor, "_ vocab"]]:
         """Read the rows' prompts in one pass, each common beginning once; the logits behind each row's last tokens."""
         ids: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
-        wanted: list[int] = []
-        spans = []
+        counts: list[int] = []
         also: set[int] = set()
-        for row, num in zip(rows, num_wanted, strict=True):
+        for row in rows:
             start = pages.num_computed(row, also)
             also.update(row.pages[: row.num_shared])
-            row_slots = row.slots(len(row.prompt))
-            first = len(ids)
             ids += row.prompt[start:]
-            positions += range(start, len(row.prompt))
-            slots += row_slots[start:]
-            spans.append((first, len(ids), self._tensor(row_slots)))
-            wanted += range(len(ids) - num, len(ids))
-        with torch.no_grad():
-            logits = self._network.forward(
-                self._tensor(ids),
-                self._tensor(positions),
-                self._tensor(slots),
-                cache,
-                PromptAttention(spans),
-                self._tensor(wanted),
-            )
-        return list(torch.split(logits, list(num_wanted)))
+            counts.append(len(row.prompt) - start)
+        lengths = [len(row.prompt) for row in rows]
+        batch = TokenBatch(self._tensor(ids), self._page_tensor(rows), counts, lengths, num_wanted)
+        return list(torch.split(self._network.forward(batch, cache), list(num_wanted)))
 
     def _assemble(self, gangs: Sequence[base.Gang]) -> _Batch:
         """What a step of exactly these gangs needs; made anew only if the last step had others."""
         if self._batch is None or self._batch.gangs != tuple(gangs):
             rows = [row for gang in gangs for row in self._rows[gang]]
-            capacity = max(len(row.pages) for row in rows) * PAGE_SIZE
-            held = [row.slots(len(row.pages) * PAGE_SIZE) for row in rows]
-            self._batch = _Batch(
-                tuple(gangs),
-                slots=self._tensor([[*slots, *[0] * (capacity - len(slots))] for slots in held]),
-                prompt_lengths=self._tensor([len(row.prompt) for row in rows]),
-                gang_of_row=self._tensor([place for place, gang in enumerate(gangs) for _ in gang.prompts]),
-            )
+            gang_of_row = self._tensor([place for place, gang in enumerate(gangs) for _ in gang.prompts])
+            self._batch = _Batch(tuple(gangs), self._page_tensor(rows), gang_of_row, (1,) * len(rows))
         return self._batch
+
+    def _page_tensor(self, rows: Sequence[Row]) -> Int[Tensor, "rows columns"]:
+        num_columns = max(len(row.pages) for row in rows)
+        return self._tensor([[*row.pages, *[0] * (num_columns - len(row.pages))] for row in rows])
+
+    def _new_cache(self, num_pages: int) -> list[Keys]:
+        """Room for the keys and values of `num_pages` pages in every layer."""
+        shape, dtype = self._network.shape, self._network.cache_dtype
+        size = (num_pages * PAGE_SIZE, shape.num_key_value_heads, shape.head_width)
+        keys, values = ([_zeros(size, dtype, self.device) for _ in range(shape.num_layers)] for _ in range(2))
+        return list(map(Keys, keys, values))
 
     def _tensor(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Int[Tensor, "*shape"]:
         return torch.tensor(numbers, dtype=torch.long, device=self.device)
 
     def _no_logits(self) -> Float32[Tensor, "rows vocab"]:
         return torch.empty(0, self.vocab_size, device=self.device)
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros; on a CPU one whose memory is taken when it is first written to, page by page."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8)).view(dtype).view(size)
 
 
 def _passes(

@@ -19,11 +19,17 @@ class LlamaShape:
 
     vocab_size: int
     width: int
+    mlp_width: int
     num_layers: int
     num_heads: int
     num_key_value_heads: int
     head_width: int
     norm_eps: float
+
+    @property
+    def cache_entries_per_token(self) -> int:
+        """Numbers that the keys and values of one token of one row are, in all layers."""
+        return 2 * self.num_layers * self.num_key_value_heads * self.head_width
 
     @classmethod
     def of(cls, config: Any) -> LlamaShape:
@@ -31,6 +37,7 @@ class LlamaShape:
         return cls(
             vocab_size=config.vocab_size,
             width=config.hidden_size,
+            mlp_width=config.intermediate_size,
             num_layers=config.num_hidden_layers,
             num_heads=config.num_attention_heads,
             num_key_value_heads=config.num_key_value_heads,

@@ -8,23 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from tokenauction.models.kv_cache import PAGE_SIZE
-from tokenauction.models.llama_config import LlamaShape
-
-
-@dataclass(frozen=True)
-class Keys:
-    """The keys and values of one layer, a slot a token."""
-
-    keys: Float[Tensor, "slots kv_heads size"]
-    values: Float[Tensor, "slots kv_heads size"]
+from tokenauction.models.llama_weights import LayerWeights, LlamaWeights, Norms
+from tokenauction.models.products import DTYPES, Product, product
+from tokenauction.models.token_batch import Keys, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -75,57 +68,53 @@ class PromptAttention:
 Attention = StepAttention | PromptAttention  # softmax(q·k/√size)-weighted means of the values a token looks at
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One layer's weights; matrices are [out, in] as in transformers, biases and norms of heads None where there are
-    none."""
-
-    attention_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    query_norm: Tensor | None
-    key_norm: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    mlp_norm: Tensor
-    gate_up: Tensor
-    gate_up_bias: Tensor | None
-    down: Tensor
-    down_bias: Tensor | None
-
-
 class LlamaNetwork:
-    """Weights and forward pass; takes its weights from a transformers model of the family and leaves that untouched."""
+    """The forward pass in torch operations, on any device."""
 
-    def __init__(self, model: Any) -> None:
-        self.shape = LlamaShape.of(model.config)
-        inner = model.model
-        self.embedding: Tensor = inner.embed_tokens.weight.detach()
-        self.head: Tensor = model.lm_head.weight.detach()
-        self.norm: Tensor = inner.norm.weight.detach()
-        self.layers = [_take_layer(layer) for layer in inner.layers]
-        self._rotary = inner.rotary_emb  # the architecture's own angles, scaled as its config says
+    def __init__(self, weights: LlamaWeights, numerics: str) -> None:
+        """Convert `weights` to `numerics` ("float32", "bf16", "int8") and prepare their products."""
+        dtype = DTYPES[numerics]
+        self.shape = weights.shape
+        self._embedding = weights.embedding.to(dtype)
+        self._layers = [_Layer.of(layer, numerics) for layer in weights.layers]
+        self._norm = weights.norm.to(dtype)
+        self._head = product(weights.head, numerics)
+        self._angles = weights.angles
+
+    @property
+    def runner(self) -> str:
+        return "packed" if self.device.type == "cpu" else self.device.type
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.device
+        return self._embedding.device
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.embedding.dtype
+    def cache_dtype(self) -> torch.dtype:
+        return self._embedding.dtype
 
-    @property
-    def bytes_per_token(self) -> int:
-        """What the keys and values of one token of one row take in all layers."""
-        shape = self.shape
-        return 2 * shape.num_layers * shape.num_key_value_heads * shape.head_width * self.dtype.itemsize
+    def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
+        """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
+        positions = torch.tensor(batch.positions(), device=self.device)
+        row_slots = batch.row_slots()
+        lengths = torch.tensor(batch.lengths, device=self.device)
+        if batch.is_step:
+            rows = torch.arange(len(lengths), device=self.device)
+            attention: Attention = StepAttention(
+                row_slots, torch.arange(row_slots.shape[1], device=self.device) < lengths[:, None]
+            )
+        else:
+            rows = lengths.new_tensor(batch.counts)
+            rows = torch.repeat_interleave(rows)
+            stops = list(accumulate(batch.counts))
+            spans = zip(stops, batch.counts, batch.lengths, row_slots, strict=True)
+            attention = PromptAttention([(stop - count, stop, slots[:length]) for stop, count, length, slots in spans])
+        is_all = sum(batch.num_wanted) == len(batch.ids)
+        wanted = None if is_all else torch.tensor(batch.wanted(), dtype=torch.long, device=self.device)
+        with torch.no_grad():
+            return self.compute(batch.ids, positions, row_slots[rows, positions], cache, attention, wanted)
 
-    def new_cache(self, num_pages: int) -> list[Keys]:
-        """Room for the keys and values of `num_pages` pages in every layer."""
-        size = (num_pages * PAGE_SIZE, self.shape.num_key_value_heads, self.shape.head_width)
-        return [Keys(self.embedding.new_zeros(size), self.embedding.new_zeros(size)) for _ in self.layers]
-
-    def forward(
+    def compute(
         self,
         ids: Int[Tensor, " tokens"],
         positions: Int[Tensor, " tokens"],
@@ -134,36 +123,34 @@ class LlamaNetwork:
         attention: Attention,
         wanted: Int[Tensor, " wanted"] | None = None,
     ) -> Float32[Tensor, "wanted vocab"]:
-        """Write each token's keys and values to its slot and return the logits behind `wanted` (all if left out)."""
-        x = F.embedding(ids, self.embedding)
-        cos, sin = (angles[0, :, None] for angles in self._rotary(x[None], positions[None]))  # [tokens, 1, size]
-        for layer, cached in zip(self.layers, cache, strict=True):
+        """The forward pass itself, tensors in and out; logits behind the tokens `wanted` (all if left out)."""
+        x = F.embedding(ids, self._embedding)
+        cos, sin = (angle.to(x.dtype)[:, None] for angle in self._angles(positions))  # [tokens, 1, size]
+        for layer, cached in zip(self._layers, cache, strict=True):
             x = self._attend(x, layer, cached, cos, sin, slots, attention)
-            h = self._normalise(x, layer.mlp_norm)
-            gate, up = F.linear(h, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate) * up, layer.down, layer.down_bias)
+            gate, up = layer.gate_up(self._normalise(x, layer.norms.mlp)).chunk(2, dim=-1)
+            x = x + layer.down(F.silu(gate) * up)
         if wanted is not None:
             x = x[wanted]
-        return F.linear(self._normalise(x, self.norm), self.head).float()
+        return self._head(self._normalise(x, self._norm)).float()
 
     def _attend(
         self, x: Tensor, layer: _Layer, cached: Keys, cos: Tensor, sin: Tensor, slots: Tensor, attention: Attention
     ) -> Tensor:
         shape = self.shape
         num_tokens, num_rotated = len(x), shape.num_heads + shape.num_key_value_heads
-        h = F.linear(self._normalise(x, layer.attention_norm), layer.qkv, layer.qkv_bias)
+        h = layer.qkv(self._normalise(x, layer.norms.attention))
         heads = h.view(num_tokens, num_rotated + shape.num_key_value_heads, shape.head_width)
         rotated, values = heads[:, :num_rotated], heads[:, num_rotated:]
-        if layer.query_norm is not None and layer.key_norm is not None:
+        if layer.norms.query is not None and layer.norms.key is not None:
             queries, keys = rotated[:, : shape.num_heads], rotated[:, shape.num_heads :]
-            rotated = torch.cat(
-                (self._normalise(queries, layer.query_norm), self._normalise(keys, layer.key_norm)), dim=1
-            )
+            pair = self._normalise(queries, layer.norms.query), self._normalise(keys, layer.norms.key)
+            rotated = torch.cat(pair, dim=1)
         rotated = rotated * cos + _rotate_half(rotated) * sin
         cached.keys.index_copy_(0, slots, rotated[:, shape.num_heads :])
         cached.values.index_copy_(0, slots, values)
         mixed = attention(rotated[:, : shape.num_heads], cached)
-        return x + F.linear(mixed.reshape(num_tokens, -1), layer.out, layer.out_bias)
+        return x + layer.out(mixed.reshape(num_tokens, -1))
 
     def _normalise(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMS norm, computed in float32 as transformers does."""
@@ -172,40 +159,22 @@ class LlamaNetwork:
         return weight * scaled.to(x.dtype)
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """One layer, ready to run."""
+
+    norms: Norms
+    qkv: Product
+    out: Product
+    gate_up: Product
+    down: Product
+
+    @classmethod
+    def of(cls, layer: LayerWeights, numerics: str) -> _Layer:
+        products = (product(affine, numerics) for affine in (layer.qkv, layer.out, layer.gate_up, layer.down))
+        return cls(layer.norms.to(DTYPES[numerics]), *products)
+
+
 def _rotate_half(x: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
-
-
-def _take_layer(layer: Any) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
-    gate_up, gate_up_bias = _fuse(mlp.gate_proj, mlp.up_proj)
-    return _Layer(
-        attention_norm=layer.input_layernorm.weight.detach(),
-        qkv=qkv,
-        qkv_bias=qkv_bias,
-        query_norm=attention.q_norm.weight.detach() if hasattr(attention, "q_norm") else None,
-        key_norm=attention.k_norm.weight.detach() if hasattr(attention, "k_norm") else None,
-        out=attention.o_proj.weight.detach(),
-        out_bias=_bias(attention.o_proj),
-        mlp_norm=layer.post_attention_layernorm.weight.detach(),
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
-        down=mlp.down_proj.weight.detach(),
-        down_bias=_bias(mlp.down_proj),
-    )
-
-
-def _fuse(*linears: Any) -> tuple[Tensor, Tensor | None]:
-    """The matrices one below the other; their biases too, with zeros for one that has none."""
-    biases = [_bias(linear) for linear in linears]
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    if all(bias is None for bias in biases):
-        return weight, None
-    pairs = zip(biases, linears, strict=True)
-    return weight, torch.cat([linear.weight.new_zeros(len(linear.weight)) if b is None else b for b, linear in pairs])
-
-
-def _bias(linear: Any) -> Tensor | None:
-    return None if linear.bias is None else linear.bias.detach()

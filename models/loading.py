@@ -1,32 +1,50 @@
 """A folder or hub name becomes a model that runs: loaded through transformers, computed by the runner that fits it.
 
-Which runner that is depends on the architecture and on what was asked for alone, never on a timing.
+    cpp            Llama family, CPU: one call of compiled C++ a step          float32, bf16, int8
+    packed         Llama family, CPU: PyTorch with products laid out once      float32, bf16, int8
+    cuda           Llama family, GPU                                           float32, bf16
+    transformers   any causal model, any device: slow, the others' oracle      float32, bf16
+
+Which runner that is depends on what was asked for, on the architecture and on whether there is a compiler; never on a
+timing.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from tokenauction.models.admissions import context_length
-from tokenauction.models.base import LanguageModel
-from tokenauction.models.causal_network import DTYPES
+from tokenauction.models.base import LanguageModel, Tokenizer
 from tokenauction.models.checkpoint import load_causal_model, weight_files
+from tokenauction.models.compiler import NotCompiled, load_library
 from tokenauction.models.huggingface import HuggingFaceModel
 from tokenauction.models.llama import LlamaModel
+from tokenauction.models.llama_compiled import SOURCE
 from tokenauction.models.llama_config import unsupported
 from tokenauction.models.tokenizer import HuggingFaceTokenizer, end_ids_of
 
-Runner = Literal["auto", "llama", "transformers"]
+log = logging.getLogger(__name__)
+
+# What each runner computes in, and on which kind of device ("" is any).
+RUNNERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cpp": ("cpu", ("float32", "bf16", "int8")),
+    "packed": ("cpu", ("float32", "bf16", "int8")),
+    "cuda": ("cuda", ("float32", "bf16")),
+    "transformers": ("", ("float32", "bf16")),
+}
+NUMERICS = ("float32", "bf16", "int8")
 
 
 def load_model(
     source: str | Path,
     *,
     runner: str = "auto",
-    dtype: str = "auto",
+    numerics: str = "auto",
     device: str = "auto",
     max_rows: int = 64,
     max_length: int | None = None,
@@ -34,32 +52,79 @@ def load_model(
 ) -> LanguageModel:
     """Load model and tokenizer from a folder (without touching the network) or a hub name.
 
-    The runner "auto" is "llama" for the architectures that it computes and "transformers", which computes any, for the
-    rest. The device "auto" is the GPU in bf16 where there is one, else the CPU in float32. `name` is what receipts call
-    the model; the folder's own name, or the hub name, if left out. Raises ModelNotLoadable; ValueError for an option
-    that is unknown, or a runner that cannot compute the model.
+    The device "auto" is the GPU where there is one, else the CPU; numerics "auto" are bf16 there and float32 here; the
+    runner "auto" is the first of the module's table that computes the model. `name` is what receipts call the model;
+    the folder's own name, or the hub name, if left out. Raises ModelNotLoadable; ValueError for an option that is
+    unknown, or a runner that cannot compute the model.
     """
-    if runner not in get_args(Runner):
-        raise ValueError(f"runner {runner!r} is unknown; choose one of {', '.join(get_args(Runner))}")
-    if dtype not in ("auto", *DTYPES):
-        raise ValueError(f"dtype {dtype!r} is unknown; choose one of auto, {', '.join(DTYPES)}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {device!r} and this torch finds no CUDA device; use cpu")
-    if dtype == "auto":
-        dtype = "bf16" if device.startswith("cuda") else "float32"
-    model: Any = load_causal_model(source, DTYPES[dtype]).to(device)
-    if runner == "auto":
-        reason = unsupported(model.config, context_length(model.config, max_length))
-        runner = "llama" if reason is None else "transformers"
+    if numerics == "auto":
+        numerics = "bf16" if device.startswith("cuda") else "float32"
+    _check_options(runner, numerics, device)
+    model: Any = load_causal_model(source, torch.bfloat16 if numerics == "bf16" else torch.float32).to(device)
     ends = end_ids_of(model.generation_config) | end_ids_of(model.config.get_text_config())
-    build = LlamaModel if runner == "llama" else HuggingFaceModel
-    return build(
+    return build_model(
         model,
         HuggingFaceTokenizer.load(source, ends),
+        runner=runner,
+        numerics=numerics,
         name=name or (Path(source).resolve().name if Path(source).is_dir() else str(source)),
         max_rows=max_rows,
         max_length=max_length,
         weights=weight_files(source),
     )
+
+
+def build_model(
+    model: Any,
+    tokenizer: Tokenizer,
+    *,
+    runner: str = "auto",
+    numerics: str = "float32",
+    name: str = "in-memory",
+    max_rows: int = 64,
+    max_length: int | None = None,
+    weights: Sequence[Path] = (),
+) -> LanguageModel:
+    """The runner for a transformers model that is in memory, on its own device; options and errors as `load_model`."""
+    _check_options(runner, numerics, model.device.type)
+    reason = unsupported(model.config, context_length(model.config, max_length))
+    if runner == "auto":
+        runner = "transformers" if reason is not None else _best_runner(model.device.type)
+        _check_options(runner, numerics, model.device.type)
+    options: dict[str, Any] = {"name": name, "max_rows": max_rows, "max_length": max_length, "weights": weights}
+    if runner == "transformers":
+        return HuggingFaceModel(model.to(torch.bfloat16 if numerics == "bf16" else torch.float32), tokenizer, **options)
+    try:
+        return LlamaModel(model, tokenizer, runner=runner, numerics=numerics, **options)
+    except NotCompiled as error:
+        raise ValueError(str(error)) from error
+
+
+def _best_runner(device: str) -> str:
+    """The fastest runner for the Llama family there."""
+    if device != "cpu":
+        return device
+    try:
+        load_library(SOURCE)
+        return "cpp"
+    except NotCompiled as error:
+        log.warning("%s: the slower runner packed is used instead", str(error).partition(";")[0])
+        return "packed"
+
+
+def _check_options(runner: str, numerics: str, device: str) -> None:
+    if numerics not in NUMERICS:
+        raise ValueError(f"numerics {numerics!r} are unknown; choose one of auto, {', '.join(NUMERICS)}")
+    if runner == "auto":
+        return
+    if runner not in RUNNERS:
+        raise ValueError(f"runner {runner!r} is unknown; choose one of auto, {', '.join(RUNNERS)}")
+    needs, able = RUNNERS[runner]
+    if not device.startswith(needs):
+        raise ValueError(f"the runner {runner} computes on {needs}, and the model is on {device}")
+    if numerics not in able:
+        raise ValueError(f"the runner {runner} computes in {' or '.join(able)}, not in {numerics}")

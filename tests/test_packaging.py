@@ -30,6 +30,7 @@ INDISPENSABLE = frozenset(
         "py.typed",
         "engine/errors.py",
         "models/base.py",
+        "models/llama_step.cpp",
         "models/default/config.json",
         "models/default/model.safetensors",
         "models/default/tokenizer.json",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,12 @@ CHECKED = (
     "huggingface",
     "kv_cache",
     "llama",
+    "llama_compiled",
     "llama_network",
+    "llama_weights",
     "padded_cache",
+    "products",
+    "token_batch",
     "tokenizer",
     "toy",
 )
@@ -163,7 +167,11 @@ def true_logits(tiny_model: Callable[..., Any]) -> Callable[..., torch.Tensor]:
 
 # --- Models under test ----------------------------------------------------------------------------------------------
 
-RUNNERS: dict[str, Any] = {"transformers": HuggingFaceModel, "llama": LlamaModel}
+RUNNERS: dict[str, Any] = {
+    "transformers": HuggingFaceModel,
+    "packed": partial(LlamaModel, runner="packed"),
+    "cpp": partial(LlamaModel, runner="cpp"),
+}
 
 # Logits here have a standard deviation of 1 to 5; float32 sums in another order part by about 1e-6 of that.
 ABSOLUTE = 5e-5

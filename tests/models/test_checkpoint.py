@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tokenauction.models import base, checkpoint
+from tokenauction.models.compiler import find_compiler, load_library
 from tokenauction.models.loading import load_model
 from tokenauction.models.tokenizer import HuggingFaceTokenizer
 
@@ -42,7 +43,8 @@ def edit_config(folder: Path, **changes: object) -> None:
 
 def test_folder_loads_without_touching_the_network(saved_model: Path, no_network: list[object]) -> None:
     model = load_model(saved_model, device="cpu")
-    assert (model.numerics, model.runner, model.max_length) == ("float32", "llama", 64)
+    best = "packed" if find_compiler() is None else "cpp"
+    assert (model.numerics, model.runner, model.max_length) == ("float32", best, 64)
     assert model.name == saved_model.name
     assert load_model(saved_model, device="cpu", name="mine").name == "mine"
     assert isinstance(model.tokenizer, HuggingFaceTokenizer)
@@ -59,8 +61,10 @@ def test_loaded_model_computes_what_the_saved_one_did(
     assert (model.max_rows, model.free_rows, model.max_length) == (3, 2, 20)
 
 
-@pytest.mark.parametrize("runner", ["llama", "transformers"])
+@pytest.mark.parametrize("runner", ["cpp", "packed", "transformers"])
 def test_runner_is_what_was_asked_for(runner: str, saved_model: Path, true_logits: Callable[..., torch.Tensor]) -> None:
+    if runner == "cpp" and find_compiler() is None:
+        pytest.skip("no C++ compiler is installed")
     model = load_model(saved_model, runner=runner, device="cpu")
     assert model.runner == runner
     gang = model.admit([[5, 6, 7], [8]], 1)
@@ -77,15 +81,38 @@ def test_runner_is_the_generic_one_for_a_model_of_another_family(
         shutil.copy(file, tmp_path)
     assert load_model(tmp_path, device="cpu").runner == "transformers"
     with pytest.raises(ValueError, match="gpt2 is not one of llama"):
-        load_model(tmp_path, runner="llama", device="cpu")
-    with pytest.raises(ValueError, match="runner 'vllm' is unknown; choose one of auto, llama, transformers"):
-        load_model(tmp_path, runner="vllm")
+        load_model(tmp_path, runner="packed", device="cpu")
 
 
-def test_dtype_is_what_was_asked_for(saved_model: Path) -> None:
-    assert load_model(saved_model, dtype="bf16", device="cpu").numerics == "bf16"
-    with pytest.raises(ValueError, match="dtype 'int4' is unknown; choose one of auto, float32, bf16"):
-        load_model(saved_model, dtype="int4")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"runner": "vllm"}, "runner 'vllm' is unknown; choose one of auto, cpp, packed, cuda, transformers"),
+        ({"numerics": "int4"}, "numerics 'int4' are unknown; choose one of auto, float32, bf16, int8"),
+        ({"runner": "cuda"}, "the runner cuda computes on cuda, and the model is on cpu"),
+        ({"runner": "transformers", "numerics": "int8"}, "transformers computes in float32 or bf16, not in int8"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, str], says: str, saved_model: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_model(saved_model, device="cpu", **options)
+
+
+@pytest.mark.parametrize("numerics", ["float32", "bf16", "int8"])
+def test_numerics_are_what_was_asked_for(numerics: str, saved_model: Path) -> None:
+    assert load_model(saved_model, numerics=numerics, device="cpu").numerics == numerics
+
+
+def test_without_a_compiler_the_packed_runner_takes_over_and_says_so(
+    saved_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    load_library.cache_clear()
+    assert load_model(saved_model, device="cpu").runner == "packed"
+    [record] = caplog.records
+    assert record.getMessage().endswith("which is not there: the slower runner packed is used instead")
+    with pytest.raises(ValueError, match=r"CXX names '/nowhere/c.*choose the runner packed"):
+        load_model(saved_model, runner="cpp", device="cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

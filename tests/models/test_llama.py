@@ -11,12 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenauction.models import base
+from tokenauction.models.compiler import find_compiler
 from tokenauction.models.kv_cache import PAGE_SIZE
 from tokenauction.models.llama import LlamaModel
 from tokenauction.models.llama_config import unsupported
+from tokenauction.models.token_batch import TokenBatch
 from tokenauction.models.toy import ToyTokenizer
 
 Build = Callable[..., Any]
+
+needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler is installed")
 
 VARIANTS = (
     "llama",
@@ -37,9 +41,17 @@ A_PROMPTS = [[*COMMON, 40, 41], [*COMMON, 42], [43]]
 B_PROMPTS = [[*COMMON[:20], 44, 45], [46, 47, 48]]
 
 
+@pytest.fixture(params=["packed", pytest.param("cpp", marks=needs_compiler)])
+def runner(request: pytest.FixtureRequest) -> str:
+    """Every runner of the family that computes on a CPU."""
+    return str(request.param)
+
+
 @pytest.mark.parametrize("architecture", VARIANTS)
-def test_logits_equal_plain_forwards_as_gangs_join_leave_and_roll_back(architecture: str, checked: Build) -> None:
-    model = checked(architecture, "llama")
+def test_logits_equal_plain_forwards_as_gangs_join_leave_and_roll_back(
+    architecture: str, runner: str, checked: Build
+) -> None:
+    model = checked(architecture, runner)
     a, b = model.join(A_PROMPTS, B_PROMPTS)
     model.step([a, b], 1, 2)
     model.step([b], 5)  # a waits
@@ -56,8 +68,8 @@ def test_logits_equal_plain_forwards_as_gangs_join_leave_and_roll_back(architect
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_logits_equal_plain_forwards_whatever_the_gangs_do(data: st.DataObject, checked: Build) -> None:
-    model = checked("llama", "llama", max_rows=9)
+def test_logits_equal_plain_forwards_whatever_the_gangs_do(data: st.DataObject, runner: str, checked: Build) -> None:
+    model = checked("llama", runner, max_rows=9)
     token = st.integers(0, 49)
     tail = st.lists(token, min_size=1, max_size=6)
     prompt = st.builds(lambda num, tail: [*COMMON[:num], *tail], st.sampled_from([0, 15, 16, 17, 32, 35]), tail)
@@ -80,8 +92,8 @@ def test_bf16_model_stays_near_its_plain_forward(architecture: str, tiny_model: 
     assert ((logits - truth).square().mean().sqrt() / truth.std()).item() < 0.02
 
 
-def test_gang_admitted_first_and_prefilled_last_still_has_its_beginning_computed(checked: Build) -> None:
-    model = checked("llama", "llama")
+def test_gang_admitted_first_and_prefilled_last_still_has_its_beginning_computed(runner: str, checked: Build) -> None:
+    model = checked("llama", runner)
     early = model.model.admit(A_PROMPTS, 4)
     (late,) = model.join(A_PROMPTS)
     model.texts[early] = []
@@ -90,14 +102,14 @@ def test_gang_admitted_first_and_prefilled_last_still_has_its_beginning_computed
     model.step([early], 7)
 
 
-def test_common_beginning_is_computed_once(checked: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = checked("llama", "llama")
+def test_common_beginning_is_computed_once(runner: str, checked: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = checked("llama", runner)
     sizes: list[int] = []
     forward = model.model._network.forward
 
-    def measure(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
-        sizes.append(len(ids))
-        return forward(ids, *rest)
+    def measure(batch: TokenBatch, cache: Any) -> torch.Tensor:
+        sizes.append(len(batch.ids))
+        return forward(batch, cache)
 
     monkeypatch.setattr(model.model._network, "forward", measure)
     model.join([[*COMMON, 40], [*COMMON, 41]])
@@ -106,8 +118,8 @@ def test_common_beginning_is_computed_once(checked: Build, monkeypatch: pytest.M
     assert sizes == [shared + 4 + 4, 4]
 
 
-def test_score_gives_the_log_probability_of_each_token(checked: Build, true_logits: Build) -> None:
-    model = checked("llama", "llama").model
+def test_score_gives_the_log_probability_of_each_token(runner: str, checked: Build, true_logits: Build) -> None:
+    model = checked("llama", runner).model
     prefixes = [COMMON, [*COMMON, 7], [9]]
     candidates = [[1, 2, 3], [1, 2, 3], [4], [], list(range(20, 45))]
     for prefix, row in zip(prefixes, model.score(prefixes, candidates), strict=True):
@@ -117,8 +129,8 @@ def test_score_gives_the_log_probability_of_each_token(checked: Build, true_logi
             torch.testing.assert_close(score.double(), torch.tensor(truth).double(), atol=ABSOLUTE, rtol=0)
 
 
-def test_score_leaves_live_gangs_alone(checked: Build) -> None:
-    model = checked("llama", "llama")
+def test_score_leaves_live_gangs_alone(runner: str, checked: Build) -> None:
+    model = checked("llama", runner)
     (a,) = model.join(A_PROMPTS)
     model.step([a], 1)
     model.model.score([COMMON], [[3, 4]])
@@ -156,8 +168,8 @@ def bytes_for(tiny_model: Build, num_tokens: int) -> int:
     return int(2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4 * num_tokens)
 
 
-def test_gang_waits_for_memory_and_gets_it_after_a_release(checked: Build, tiny_model: Build) -> None:
-    model = checked("llama", "llama", cache_bytes=bytes_for(tiny_model, 64)).model
+def test_gang_waits_for_memory_and_gets_it_after_a_release(runner: str, checked: Build, tiny_model: Build) -> None:
+    model = checked("llama", runner, cache_bytes=bytes_for(tiny_model, 64)).model
     assert model.num_free_pages == 4
     first = model.admit([[1] * 20, [2] * 10], 6)
     assert model.num_free_pages == 1
@@ -170,8 +182,10 @@ def test_gang_waits_for_memory_and_gets_it_after_a_release(checked: Build, tiny_
     model.admit([[3] * 10], 20)
 
 
-def test_gang_that_memory_never_holds_is_refused_with_the_remedy(checked: Build, tiny_model: Build) -> None:
-    model = checked("llama", "llama", cache_bytes=bytes_for(tiny_model, 64)).model
+def test_gang_that_memory_never_holds_is_refused_with_the_remedy(
+    runner: str, checked: Build, tiny_model: Build
+) -> None:
+    model = checked("llama", runner, cache_bytes=bytes_for(tiny_model, 64)).model
     with pytest.raises(
         base.PromptTooLong, match=r"may take 96 tokens, and there is memory for 64; .*raise cache_bytes"
     ):
@@ -179,21 +193,21 @@ def test_gang_that_memory_never_holds_is_refused_with_the_remedy(checked: Build,
     assert (model.free_rows, model.num_free_pages) == (64, 4)
 
 
-def test_cache_that_holds_no_page_is_refused_at_the_start(checked: Build, tiny_model: Build) -> None:
+def test_cache_that_holds_no_page_is_refused_at_the_start(runner: str, checked: Build, tiny_model: Build) -> None:
     with pytest.raises(ValueError, match="16 tokens of one row take 2048 bytes"):
-        checked("llama", "llama", cache_bytes=bytes_for(tiny_model, 15))
+        checked("llama", runner, cache_bytes=bytes_for(tiny_model, 15))
 
 
-def test_rows_that_begin_alike_take_the_memory_of_the_beginning_once(checked: Build) -> None:
-    model = checked("llama", "llama").model
+def test_rows_that_begin_alike_take_the_memory_of_the_beginning_once(runner: str, checked: Build) -> None:
+    model = checked("llama", runner).model
     free = model.num_free_pages
     model.admit([[*COMMON, number] for number in range(40, 44)], 1)
     assert free - model.num_free_pages == 2 + 4  # two common pages, and one of each row's own
 
 
-def test_model_satisfies_the_protocol(checked: Build) -> None:
-    model = checked("llama", "llama").model
+def test_model_satisfies_the_protocol(runner: str, checked: Build) -> None:
+    model = checked("llama", runner).model
     assert isinstance(model, base.LanguageModel)
-    assert (model.vocab_size, model.numerics, model.runner) == (50, "float32", "llama")
+    assert (model.vocab_size, model.numerics, model.runner) == (50, "float32", runner)
     assert (model.max_rows, model.free_rows, model.name, model.max_length) == (64, 64, "in-memory", 64)
     assert model.device == torch.device("cpu")
