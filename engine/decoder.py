@@ -1,7 +1,7 @@
 """The loop: choose which auctions run, run the model once for all their rows, clear, record. One call of `step` is one
 token of every running auction; `run` is an async generator over the events of all of them.
 
-Per auction: submit → wait for rows → admit → prefill → (clear → record → step)* → settle → release. A token flows
+Per auction: submit → wait for rows → read the prompts → (clear → record → step)* → settle → release. A token flows
 forward only; bids are read on one line per step, so that a new bid counts from the next token. Cancelling or failing
 one auction disturbs no other. What the loop must not know: sockets, model classes, how prompts are written.
 """
@@ -14,9 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from tokenauction.engine.auction import LIVE, Auction, Bids
+from tokenauction.engine.auction import LIVE, Auction, Bids, State
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
 from tokenauction.engine.outcome import StepOutcome
@@ -29,7 +28,7 @@ from tokenauction.engine.recorder import Recorder, Stamp
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
-from tokenauction.models.base import Gang, LanguageModel, ModelError, NoRoom, TextStream
+from tokenauction.models.base import Gang, LanguageModel, TextStream
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,12 @@ class Performance:
     is_cancelled: bool = False
 
     @property
-    def num_rows(self) -> int:
-        return len(self.prompts)
+    def token_ids(self) -> Sequence[int]:
+        return self.auction.token_ids
 
     @property
-    def num_prompt_tokens(self) -> int:
-        return sum(map(len, self.prompts))
+    def num_tokens_left(self) -> int:
+        return self.auction.spec.max_tokens - self.auction.num_tokens
 
 
 class Decoder:
@@ -91,7 +90,7 @@ class Decoder:
         self.stamp = stamp
         self.entropy = entropy
         self.store_distributions = store_distributions
-        self.scheduler: Scheduler[Performance] = Scheduler()
+        self.scheduler: Scheduler[Performance] = Scheduler(model)
 
     def submit(self, spec: AuctionSpec, prompts: Sequence[Sequence[int]], policy: Policy, auction_id: str) -> Auction:
         """Queue an auction: one prompt (token ids) for each of `spec.row_ids`. Returns its state, through which bids
@@ -126,7 +125,7 @@ class Decoder:
 
     def cancel(self, auction_id: str) -> None:
         """Stop an auction at the next step: what was written is charged and settled, its rows are freed."""
-        for performance in self._all():
+        for performance in self.scheduler.everybody():
             if performance.auction.auction_id == auction_id:
                 performance.is_cancelled = True
                 return
@@ -135,7 +134,7 @@ class Decoder:
     def receipt(self, auction_id: str) -> list[Line]:
         """The receipt of an auction that waits or runs, as far as it goes; a finished one's stays with its last
         event."""
-        for performance in self._all():
+        for performance in self.scheduler.everybody():
             if performance.auction.auction_id == auction_id:
                 return list(performance.recorder.receipt)
         raise InvalidInput(f"no auction {auction_id!r} is waiting or running")
@@ -150,9 +149,8 @@ class Decoder:
         """One token for every running auction, and the next auctions join: choose, run, clear, record."""
         started = time.perf_counter()
         with torch.inference_mode():
-            events = [*self._end_cancelled(), *self._announce()]
-            performances, logits, failed = self._advance()
-            events += failed
+            events = [*self._end_cancelled(), *self._announce(), *self._admit()]
+            performances, logits = self.scheduler.step()
             standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
             bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
             keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
@@ -162,54 +160,26 @@ class Decoder:
                 events += self._record(performance, bid, key, outcome, latency_ms)
         return events
 
-    def _all(self) -> list[Performance]:
-        return [*self.scheduler.running, *self.scheduler.waiting]
-
     def _announce(self) -> Iterator[Event]:
-        for performance in self._all():
+        for performance in self.scheduler.everybody():
             if not performance.is_created:
                 performance.is_created = True
                 yield performance.recorder.created()
 
     def _end_cancelled(self) -> Iterator[Event]:
-        for performance in [p for p in self._all() if p.is_cancelled]:
+        for performance in [p for p in self.scheduler.everybody() if p.is_cancelled]:
             if not performance.is_created:
                 yield performance.recorder.created()
             performance.auction.cancel()
             yield self._end(performance)
 
-    def _advance(self) -> tuple[list[Performance], Tensor, list[Event]]:
-        """Run the model: the last token of those that run, the prompts of those that join. Logits are [rows, vocab]."""
-        running = list(self.scheduler.running)
-        joining, failed = self._admit()
-        parts: list[Tensor] = []
-        if running:
-            tokens = torch.tensor([p.auction.token_ids[-1] for p in running], device=self.model.device)
-            parts.append(self.model.step([p.gang for p in running if p.gang], tokens))
-        if joining:
-            parts.append(self.model.prefill([p.gang for p in joining if p.gang]))
-        logits = torch.cat(parts) if parts else torch.empty(0, self.model.vocab_size, device=self.model.device)
-        return running + joining, logits, failed
-
-    def _admit(self) -> tuple[list[Performance], list[Event]]:
-        joined: list[Performance] = []
-        events: list[Event] = []
-        joining = self.scheduler.next_to_join(self.model.free_rows)
-        for place, performance in enumerate(joining):
-            is_alone = not self.scheduler.running
-            self.scheduler.running.append(performance)
-            try:
-                performance.gang = self.model.admit(performance.prompts, performance.auction.spec.max_tokens)
-            except (ModelError, ValueError) as error:
-                if isinstance(error, NoRoom) and not is_alone:  # memory is short until another auction ends
-                    self.scheduler.running.pop()
-                    self.scheduler.put_back(joining[place:])
-                    break
-                events += self._fail(performance, getattr(error, "code", "invalid_input"), str(error))
-                continue
-            performance.auction.start()
-            joined.append(performance)
-        return joined, events
+    def _admit(self) -> Iterator[Event]:
+        """Let the next auctions have rows; those that could never run fail."""
+        for performance, error in self.scheduler.admit():
+            yield from self._fail(performance, getattr(error, "code", "invalid_input"), str(error))
+        for performance in self.scheduler.reading:
+            if performance.auction.state == State.CREATED:
+                performance.auction.start()
 
     def _record(
         self,
@@ -244,10 +214,6 @@ class Decoder:
 
     def _end(self, performance: Performance) -> Event:
         """Free the rows and close the record."""
-        if performance.gang is not None:
-            self.model.release(performance.gang)
-        for queue in (self.scheduler.running, self.scheduler.waiting):
-            if performance in queue:
-                queue.remove(performance)
+        self.scheduler.remove(performance)
         assert performance.auction.state not in LIVE, "an auction ends before its record is closed"
         return performance.recorder.settled()

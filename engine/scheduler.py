@@ -1,7 +1,12 @@
 """Which auctions run in the next step. The unit is the auction, a gang of rows: all of them run, or none.
 
-First come, first served: an auction that does not fit yet holds back those behind it, so that none starves. It joins
-when its rows are free; what its prompts cost is bounded per step, so that running auctions keep their pace.
+    waiting → admitted: its rows and the pages for its prompts are taken → reading: its prompts, so many tokens a step
+            → running: one token a step, as long as there is memory; else → waiting, in front
+
+First come, first served: an auction that does not fit yet holds back those behind it, and when memory runs short it is
+the youngest that gives its rows back. It waits in front of the rest and is computed anew from its prompts and its text
+so far; nobody sees a difference. The oldest is never interrupted, so none starves. What reading costs a step is
+bounded, so that running auctions keep their pace. It must not know what is written, nor who bids.
 """
 
 from __future__ import annotations
@@ -11,18 +16,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-MAX_PREFILL_TOKENS = 8192  # prompt tokens read in one step, unless a single auction has more
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenauction.models.base import Gang, LanguageModel, ModelError, NoRoom
+
+MAX_PREFILL_TOKENS = 512  # prompt tokens read in one step while others run
+MAX_IDLE_PREFILL_TOKENS = 8192  # and while nobody waits for the next token
 MAX_WAITING = 10_000
 
 
 class Gangable(Protocol):
     """What the scheduler needs to know of an auction."""
 
-    @property
-    def num_rows(self) -> int: ...
+    gang: Gang | None
 
     @property
-    def num_prompt_tokens(self) -> int: ...
+    def prompts(self) -> Sequence[Sequence[int]]:
+        """Token ids, one prompt a row."""
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """The text so far."""
+
+    @property
+    def num_tokens_left(self) -> int:
+        """The most tokens that may still be drawn."""
 
 
 T = TypeVar("T", bound=Gangable)
@@ -30,29 +50,110 @@ T = TypeVar("T", bound=Gangable)
 
 @dataclass
 class Scheduler(Generic[T]):
-    """The queue of those that wait and the list of those that run."""
+    """The queue of those that wait and the lists of those that have rows, each in the order of coming."""
 
+    model: LanguageModel
+    max_prefill_tokens: int = MAX_PREFILL_TOKENS
     waiting: deque[T] = field(default_factory=deque)
+    reading: list[T] = field(default_factory=list)
     running: list[T] = field(default_factory=list)
+    num_preemptions: int = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self.waiting or self.running)
+        return bool(self.waiting or self.reading or self.running)
 
-    def next_to_join(self, free_rows: int) -> list[T]:
-        """Take from the queue's head whoever fits into `free_rows` and the step's share of prompt tokens."""
-        joining: list[T] = []
-        num_tokens = 0
-        while self.waiting:
-            head = self.waiting[0]
-            too_many = joining and num_tokens + head.num_prompt_tokens > MAX_PREFILL_TOKENS
-            if head.num_rows > free_rows or too_many:
-                break
-            joining.append(self.waiting.popleft())
-            free_rows -= head.num_rows
-            num_tokens += head.num_prompt_tokens
-        return joining
+    def everybody(self) -> list[T]:
+        """All auctions, those that came first in front."""
+        return [*self.running, *self.reading, *self.waiting]
 
-    def put_back(self, auctions: Sequence[T]) -> None:
-        """Let auctions that could not join after all wait again, in front of those that came later."""
-        self.waiting.extendleft(reversed(auctions))
+    def remove(self, auction: T) -> None:
+        """Forget an auction, wherever it is, and free its rows at once."""
+        for queue in (self.running, self.reading, self.waiting):
+            if auction in queue:
+                queue.remove(auction)
+        if auction.gang is not None:
+            self.model.release(auction.gang)
+            auction.gang = None
+
+    def admit(self) -> list[tuple[T, ModelError | ValueError]]:
+        """Give rows to whoever is next, as long as there are some; returns those that can never run, and why."""
+        failed: list[tuple[T, ModelError | ValueError]] = []
+        unread = sum(self.model.num_unread(auction.gang) for auction in self.reading if auction.gang)
+        while self.waiting and unread < self._prefill_tokens:
+            auction = self.waiting[0]
+            text = list(auction.token_ids)
+            is_alone = not (self.running or self.reading)
+            try:
+                if len(auction.prompts) > self.model.free_rows and not is_alone:
+                    break
+                rows = [[*prompt, *text] for prompt in auction.prompts]
+                auction.gang = self.model.admit(rows, auction.num_tokens_left)
+            except (ModelError, ValueError) as error:
+                if isinstance(error, NoRoom) and not is_alone:  # memory is short until another auction ends
+                    break
+                failed.append((self.waiting.popleft(), error))
+                continue
+            self.reading.append(self.waiting.popleft())
+            unread += self.model.num_unread(auction.gang)
+        return failed
+
+    def step(self) -> tuple[list[T], Float[Tensor, "rows vocab"]]:
+        """Run the model: the last token of those that run, a share of the prompts of those that read.
+
+        Returns the auctions whose next token is to be drawn, and the logits of their rows in that order.
+        """
+        parts: list[Tensor] = []
+        stepped = self._step_running(parts)
+        ready = self._read()
+        if ready:
+            parts.append(self.model.prefill(_gangs(ready)))
+            self.running += ready
+        return stepped + ready, torch.cat(parts) if len(parts) != 1 else parts[0]
+
+    @property
+    def _prefill_tokens(self) -> int:
+        return self.max_prefill_tokens if self.running else max(self.max_prefill_tokens, MAX_IDLE_PREFILL_TOKENS)
+
+    def _step_running(self, parts: list[Tensor]) -> list[T]:
+        """One step of everybody that runs, after as many as it takes have given their memory back."""
+        while self.running:
+            tokens = torch.tensor([auction.token_ids[-1] for auction in self.running], device=self.model.device)
+            try:
+                parts.append(self.model.step(_gangs(self.running), tokens))
+            except NoRoom:
+                self._preempt()
+                continue
+            return list(self.running)
+        parts.append(torch.empty(0, self.model.vocab_size, device=self.model.device))
+        return []
+
+    def _preempt(self) -> None:
+        """Send the youngest auction back to the head of the queue."""
+        assert len(self.running) + len(self.reading) > 1, "an auction that was admitted fits when it is alone"
+        youngest = (self.reading or self.running).pop()
+        assert youngest.gang is not None, "whoever has a place in the model has a gang"
+        self.model.release(youngest.gang)
+        youngest.gang = None
+        self.waiting.appendleft(youngest)
+        self.num_preemptions += 1
+
+    def _read(self) -> list[T]:
+        """Let the first in line read, up to the step's bound; returns those of whom only the last pass is left."""
+        ready: list[T] = []
+        left = self._prefill_tokens
+        for auction in list(self.reading):
+            assert auction.gang is not None, "whoever reads has a gang"
+            unread = self.model.num_unread(auction.gang)
+            if unread > left:
+                is_whole = left == self._prefill_tokens and not self.model.preload(auction.gang, left)
+                if not is_whole:  # a model that reads only whole prompts goes beyond the bound, one auction a step
+                    break
+            ready.append(auction)
+            self.reading.remove(auction)
+            left = max(0, left - unread)
+        return ready
+
+
+def _gangs(auctions: Sequence[Gangable]) -> list[Gang]:
+    return [auction.gang for auction in auctions if auction.gang is not None]

@@ -153,3 +153,10 @@ class Admitting:
     @property
     def free_rows(self) -> int:
         return self._admissions.free_rows
+
+    def num_unread(self, gang: base.Gang) -> int:
+        """As the protocol says, of a model that reads prompts as a whole; so does `preload`."""
+        return sum(map(len, gang.prompts))
+
+    def preload(self, gang: base.Gang, max_tokens: int) -> bool:
+        return False

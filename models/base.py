@@ -146,10 +146,19 @@ class LanguageModel(Protocol):
     def free_rows(self) -> int: ...
 
     def admit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> Gang:
-        """Reserve one row a prompt, all or none, for at most `max_new_tokens` steps.
+        """Take one row a prompt, all or none, for at most `max_new_tokens` steps.
 
         Raises PromptTooLong, NoRoom (try again after a release) or ValueError (empty prompt, unknown id, a gang that
         could never fit).
+        """
+
+    def num_unread(self, gang: Gang) -> int:
+        """How many tokens of the gang's prompts `prefill` would compute now."""
+
+    def preload(self, gang: Gang, max_tokens: int) -> bool:
+        """Compute `max_tokens` of them ahead of `prefill`, of which at least one a row is left to it.
+
+        False, and nothing is done, in a model that reads prompts only as a whole.
         """
 
     def prefill(self, gangs: Sequence[Gang]) -> Float[Tensor, "rows vocab"]:
@@ -158,6 +167,8 @@ class LanguageModel(Protocol):
     def step(self, gangs: Sequence[Gang], tokens: Int[Tensor, " gangs"]) -> Float[Tensor, "rows vocab"]:
         """Append tokens[g] to every row of gangs[g], in one forward pass, and return the next logits.
 
+        Raises NoRoom, and changes nothing, when memory does not reach for all of these gangs: release one and admit it
+        again later, its text behind its prompts. A gang alone always has room for what it was admitted for.
         `gangs` may be any of the prefilled gangs in any order; those that are left out stay exactly as they are. Tokens
         are not read back to be checked, since that would make the device wait: draw them from the logits.
         """

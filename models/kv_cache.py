@@ -1,8 +1,7 @@
 """Pages of keys and values, and which rows hold them: rows whose prompts begin alike share the pages of the beginning.
 
-A page holds PAGE_SIZE tokens of one row in every layer. All pages that a gang can ever need are reserved when it is
-admitted, so a running gang never lacks one and the memory is bounded before it is used. It must not know what is in a
-page, nor how a model computes it.
+A page holds PAGE_SIZE tokens of one row in every layer. There is a fixed number of them, so memory is bounded before
+any is used; a row takes pages as it grows. It must not know what is in a page, nor how a model computes it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tokenauction.models.base import NoRoom, PromptTooLong
+
 PAGE_SIZE = 16  # tokens
+HEADROOM = 32  # tokens a row that must be free when a gang comes, beside its prompts: else it would soon be sent away
 _NO_PAGE = -1
 
 # A full page of a prompt is known by the page before it (which stands for all that precedes) and its own tokens.
@@ -24,6 +26,7 @@ class Row:
     prompt: tuple[int, ...]
     pages: list[int]
     num_shared: int
+    num_read: int = 0  # tokens of the prompt that were computed for this very row
 
     def slots(self, num_tokens: int) -> list[int]:
         """Where the row's first `num_tokens` tokens lie, counted over all pages."""
@@ -85,17 +88,59 @@ class PageTable:
                 before = page
         return rows
 
+    def take(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Row]:
+        """Rows with pages for the prompts alone, given that HEADROOM is free too.
+
+        Raises NoRoom, and PromptTooLong where all there is would not reach for `max_new_tokens` more.
+        """
+        most = self.num_needed(prompts, max_new_tokens)
+        if most > self.num_pages:
+            raise PromptTooLong(
+                f"the prompts and texts of {len(prompts)} rows may take {most * PAGE_SIZE} tokens, and there is memory "
+                f"for {self.num_pages * PAGE_SIZE}; shorten them, ask for fewer tokens or raise cache_bytes"
+            )
+        num_free, headroom = self.num_free, min(HEADROOM, max_new_tokens)
+        rows = self.reserve(prompts, 0)
+        if rows is not None:
+            spare = sum(-(-(len(row.prompt) + headroom) // PAGE_SIZE) - len(row.pages) for row in rows)
+            if spare <= self.num_free:
+                return rows
+            self.release(rows)
+        needed = self.num_needed(prompts, headroom) * PAGE_SIZE
+        raise NoRoom(f"up to {needed} tokens are needed and {num_free * PAGE_SIZE} are free")
+
+    def extend(self, rows: Sequence[Row], lengths: Sequence[int]) -> bool:
+        """Give every row pages for so many tokens in all; False, and nothing is done, if too few are free."""
+        missing = [-(-length // PAGE_SIZE) - len(row.pages) for row, length in zip(rows, lengths, strict=True)]
+        if sum(max(0, num) for num in missing) > self.num_free:
+            return False
+        for row, num in zip(rows, missing, strict=True):
+            for _ in range(num):
+                row.pages.append(self._free.pop())
+                self._num_users[row.pages[-1]] = 1
+        return True
+
     def num_computed(self, row: Row, also: set[int]) -> int:
-        """How many tokens of the row's prompt lie in shared pages that are written, or in those of `also`."""
+        """How many first tokens of the row's prompt need not be computed: its own, and those in shared pages that are
+        written or among `also`."""
         num_pages = 0
         while num_pages < row.num_shared and (row.pages[num_pages] in self._written or row.pages[num_pages] in also):
             num_pages += 1
-        return num_pages * PAGE_SIZE
+        return max(row.num_read, num_pages * PAGE_SIZE)
 
-    def record_written(self, rows: Sequence[Row]) -> None:
-        """The rows' shared pages now hold what their keys say."""
+    def unread(self, rows: Sequence[Row]) -> list[int]:
+        """How many tokens of each row's prompt are to be computed, a beginning in common for the first alone."""
+        counts: list[int] = []
+        also: set[int] = set()
         for row in rows:
-            self._written.update(row.pages[: row.num_shared])
+            counts.append(len(row.prompt) - self.num_computed(row, also))
+            also.update(row.pages[: row.num_shared])
+        return counts
+
+    def record_read(self, row: Row, num_tokens: int) -> None:
+        """The first `num_tokens` of the row's prompt are computed, so shared pages among them may serve others."""
+        row.num_read = num_tokens
+        self._written.update(row.pages[: min(row.num_shared, num_tokens // PAGE_SIZE)])
 
     def release(self, rows: Sequence[Row]) -> None:
         """Give the rows' pages back; a page is free once nobody uses it."""

@@ -65,6 +65,7 @@ class _Batch:
     """The gangs of the last step, as what every step with the same gangs needs again."""
 
     gangs: tuple[base.Gang, ...]
+    rows: list[Row]
     pages: Int[Tensor, "rows columns"]
     gang_of_row: Int[Tensor, " rows"]
     ones: tuple[int, ...]  # one a row
@@ -89,7 +90,8 @@ class LlamaModel(Admitting):
         """Take over the weights of `model`, on its device, for one of NETWORKS and "float32", "bf16" or "int8".
 
         Without `numerics` they are what the model's dtype says. At most `cache_bytes` are ever used for keys and
-        values: a gang that needs more than is free waits, one that needs more than there is is refused. Raises
+        values: a gang waits until its prompts and a beginning of its text fit, and one
+        that could never fit is refused. Raises
         ValueError if the family does not include the model, and NotCompiled.
         """
         max_length = context_length(model.config, max_length)
@@ -145,18 +147,25 @@ class LlamaModel(Admitting):
 
     def admit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> base.Gang:
         gang = self._admissions.admit(prompts, max_new_tokens)
-        rows = self._pages.reserve(gang.prompts, max_new_tokens)
-        if rows is None:
+        try:
+            self._rows[gang] = self._pages.take(gang.prompts, max_new_tokens)
+        except base.ModelError:
             self._admissions.release(gang)
-            needed = self._pages.num_needed(gang.prompts, max_new_tokens) * PAGE_SIZE
-            if needed > self._pages.num_pages * PAGE_SIZE:
-                raise base.PromptTooLong(
-                    f"the prompts and texts of {len(gang.prompts)} rows may take {needed} tokens, and there is memory "
-                    f"for {self._pages.num_pages * PAGE_SIZE}; shorten them, ask for fewer tokens or raise cache_bytes"
-                )
-            raise base.NoRoom(f"up to {needed} tokens are needed and {self.num_free_pages * PAGE_SIZE} are free")
-        self._rows[gang] = rows
+            raise
         return gang
+
+    def num_unread(self, gang: base.Gang) -> int:
+        return sum(self._pages.unread(self._rows[gang]))
+
+    def preload(self, gang: base.Gang, max_tokens: int) -> bool:
+        self._admissions.check_prefill([gang])
+        for row in self._rows[gang]:
+            [unread] = self._pages.unread([row])
+            num = min(unread - 1, max_tokens)  # the last token's logits are for prefill to compute
+            if num > 0:
+                self._read([row], self._pages, self._cache, [0], [num])
+                max_tokens -= num
+        return True
 
     def prefill(self, gangs: Sequence[base.Gang]) -> Float32[Tensor, "rows vocab"]:
         self._admissions.check_prefill(gangs)
@@ -164,7 +173,6 @@ class LlamaModel(Admitting):
         if not rows:
             return self._no_logits()
         logits = self._read(rows, self._pages, self._cache, [1] * len(rows))
-        self._pages.record_written(rows)
         self._admissions.record_prefill(gangs)
         return torch.cat(logits)
 
@@ -172,9 +180,9 @@ class LlamaModel(Admitting):
         self._admissions.check_step(gangs, tokens)
         if not gangs:
             return self._no_logits()
-        batch = self._assemble(gangs)
-        ids = tokens.to(self.device, torch.long)[batch.gang_of_row]
         lengths = [len(prompt) + gang.num_tokens + 1 for gang in gangs for prompt in gang.prompts]
+        batch = self._assemble(gangs, lengths)
+        ids = tokens.to(self.device, torch.long)[batch.gang_of_row]
         logits = self._network.forward(TokenBatch(ids, batch.pages, batch.ones, lengths, batch.ones), self._cache)
         for gang in gangs:
             gang.num_tokens += 1
@@ -210,28 +218,39 @@ class LlamaModel(Admitting):
             self._batch = None
 
     def _read(
-        self, rows: Sequence[Row], pages: PageTable, cache: Sequence[Keys], num_wanted: Sequence[int]
+        self,
+        rows: Sequence[Row],
+        pages: PageTable,
+        cache: Sequence[Keys],
+        num_wanted: Sequence[int],
+        counts: Sequence[int] | None = None,
     ) -> list[Float32[Tensor, "_ vocab"]]:
-        """Read the rows' prompts in one pass, each common beginning once; the logits behind each row's last tokens."""
-        ids: list[int] = []
-        counts: list[int] = []
-        also: set[int] = set()
-        for row in rows:
-            start = pages.num_computed(row, also)
-            also.update(row.pages[: row.num_shared])
-            ids += row.prompt[start:]
-            counts.append(len(row.prompt) - start)
-        lengths = [len(row.prompt) for row in rows]
+        """Read the next `counts` tokens of the rows' prompts in one pass (all that are left, a beginning in common
+        once, if left out) and return the logits behind the last `num_wanted` of each."""
+        unread = pages.unread(rows)
+        counts = unread if counts is None else counts
+        starts = [len(row.prompt) - num for row, num in zip(rows, unread, strict=True)]
+        lengths = [start + count for start, count in zip(starts, counts, strict=True)]
+        ids = [token for row, *span in zip(rows, starts, lengths, strict=True) for token in row.prompt[slice(*span)]]
         batch = TokenBatch(self._tensor(ids), self._page_tensor(rows), counts, lengths, num_wanted)
-        return list(torch.split(self._network.forward(batch, cache), list(num_wanted)))
+        logits = self._network.forward(batch, cache)
+        for row, length in zip(rows, lengths, strict=True):
+            pages.record_read(row, length)
+        return list(torch.split(logits, list(num_wanted)))
 
-    def _assemble(self, gangs: Sequence[base.Gang]) -> _Batch:
-        """What a step of exactly these gangs needs; made anew only if the last step had others."""
-        if self._batch is None or self._batch.gangs != tuple(gangs):
-            rows = [row for gang in gangs for row in self._rows[gang]]
+    def _assemble(self, gangs: Sequence[base.Gang], lengths: Sequence[int]) -> _Batch:
+        """What a step of exactly these gangs needs; made anew only if the last step had others, or a row grows."""
+        batch = self._batch
+        is_known = batch is not None and batch.gangs == tuple(gangs)
+        rows = batch.rows if batch and is_known else [row for gang in gangs for row in self._rows[gang]]
+        grows = any(length > len(row.pages) * PAGE_SIZE for row, length in zip(rows, lengths, strict=True))
+        if grows and not self._pages.extend(rows, lengths):
+            raise base.NoRoom(f"{len(rows)} rows need more than the {self.num_free_pages * PAGE_SIZE} free tokens")
+        if batch is None or grows or not is_known:
             gang_of_row = self._tensor([place for place, gang in enumerate(gangs) for _ in gang.prompts])
-            self._batch = _Batch(tuple(gangs), self._page_tensor(rows), gang_of_row, (1,) * len(rows))
-        return self._batch
+            batch = _Batch(tuple(gangs), rows, self._page_tensor(rows), gang_of_row, (1,) * len(rows))
+        self._batch = batch
+        return batch
 
     def _page_tensor(self, rows: Sequence[Row]) -> Int[Tensor, "rows columns"]:
         num_columns = max(len(row.pages) for row in rows)

@@ -23,7 +23,7 @@ from tokenauction.models.base import LanguageModel, Tokenizer
 from tokenauction.models.checkpoint import load_causal_model, weight_files
 from tokenauction.models.compiler import NotCompiled, load_library
 from tokenauction.models.huggingface import HuggingFaceModel
-from tokenauction.models.llama import LlamaModel
+from tokenauction.models.llama import CACHE_BYTES, LlamaModel
 from tokenauction.models.llama_compiled import SOURCE
 from tokenauction.models.llama_config import unsupported
 from tokenauction.models.tokenizer import HuggingFaceTokenizer, end_ids_of
@@ -48,12 +48,14 @@ def load_model(
     device: str = "auto",
     max_rows: int = 64,
     max_length: int | None = None,
+    cache_bytes: int = CACHE_BYTES,
     name: str | None = None,
 ) -> LanguageModel:
     """Load model and tokenizer from a folder (without touching the network) or a hub name.
 
     The device "auto" is the GPU where there is one, else the CPU; numerics "auto" are bf16 there and float32 here; the
-    runner "auto" is the first of the module's table that computes the model. `name` is what receipts call the model;
+    runner "auto" is the first of the module's table that computes the model. `cache_bytes` bound the keys and values of
+    the Llama runners. `name` is what receipts call the model;
     the folder's own name, or the hub name, if left out. Raises ModelNotLoadable; ValueError for an option that is
     unknown, or a runner that cannot compute the model.
     """
@@ -74,6 +76,7 @@ def load_model(
         name=name or (Path(source).resolve().name if Path(source).is_dir() else str(source)),
         max_rows=max_rows,
         max_length=max_length,
+        cache_bytes=cache_bytes,
         weights=weight_files(source),
     )
 
@@ -87,6 +90,7 @@ def build_model(
     name: str = "in-memory",
     max_rows: int = 64,
     max_length: int | None = None,
+    cache_bytes: int = CACHE_BYTES,
     weights: Sequence[Path] = (),
 ) -> LanguageModel:
     """The runner for a transformers model that is in memory, on its own device; options and errors as `load_model`."""
@@ -99,7 +103,7 @@ def build_model(
     if runner == "transformers":
         return HuggingFaceModel(model.to(torch.bfloat16 if numerics == "bf16" else torch.float32), tokenizer, **options)
     try:
-        return LlamaModel(model, tokenizer, runner=runner, numerics=numerics, **options)
+        return LlamaModel(model, tokenizer, runner=runner, numerics=numerics, cache_bytes=cache_bytes, **options)
     except NotCompiled as error:
         raise ValueError(str(error)) from error
 

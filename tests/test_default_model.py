@@ -12,7 +12,7 @@ import transformers
 
 from tokenauction import models
 from tokenauction.clients.cli.app import DEMO_SEED
-from tokenauction.clients.cli.compose import EXAMPLES, load_model, new_decoder, settle_all
+from tokenauction.clients.cli.compose import EXAMPLES, load_model, new_decoder, settle_all, submit
 from tokenauction.clients.cli.spec_file import load_spec
 from tokenauction.clients.cli.sweep import at_weight, mention
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
@@ -38,6 +38,28 @@ def held_out(num: int, num_advertisers: int) -> list[Brief]:
 def spec_of(brief: Brief, seed: int) -> AuctionSpec:
     agents = tuple(AgentSpec(f"a{i}", a.name, a.offer, 1000) for i, a in enumerate(brief.advertisers))
     return AuctionSpec(brief.query, agents, pricing="free", seed=seed)
+
+
+def events_of(decoder: Any, specs: list[AuctionSpec], asked: int) -> list[dict[str, Any]]:
+    """Run all of `specs` at once; the events of one of them, without what no two runs share."""
+    auctions = [submit(decoder, spec) for spec in specs]
+    events = []
+    while decoder.scheduler.has_work:
+        events += decoder.step()
+    volatile = {"event_id", "auction_id", "time", "latency_ms"}
+    mine = [event.to_mapping() for event in events if event.auction_id == auctions[asked].auction_id]
+    return [{name: value for name, value in event.items() if name not in volatile} for event in mine]
+
+
+def test_an_auction_is_the_same_alone_and_among_31_others_that_contend_for_memory() -> None:
+    specs = [spec_of(brief, seed) for seed, brief in enumerate(held_out(32, 2))]
+    crowd = new_decoder(load_model(None, cache_bytes=2**25))
+    among = events_of(crowd, specs, 9)
+    assert crowd.scheduler.num_preemptions > 0
+    alone = events_of(new_decoder(load_model(None)), [specs[9]], 0)
+    assert [event["token_id"] for event in among[1:-1]] == [event["token_id"] for event in alone[1:-1]]
+    if crowd.model.runner == "cpp":  # whose numbers do not depend on what else is computed, to the last bit
+        assert among == alone
 
 
 def test_checkpoint_loads_with_plain_transformers_and_stays_small() -> None:

@@ -55,6 +55,21 @@ class SweepFormat(StrEnum):
 
 SpecFile = Annotated[Path, typer.Argument(help="The auction, as YAML.", show_default=False)]
 Model = Annotated[str | None, typer.Option(help="A checkpoint folder or hub name; the shipped one if left out.")]
+Runner = Annotated[
+    str,
+    typer.Option(
+        help="What computes the model: cpp, packed, cuda or transformers; auto is the fastest there is.",
+        envvar="TOKENAUCTION_RUNNER",
+    ),
+]
+Numerics = Annotated[
+    str,
+    typer.Option(
+        help="float32, bf16 or int8 weights; auto is float32 on a CPU and bf16 on a GPU.",
+        envvar="TOKENAUCTION_NUMERICS",
+    ),
+]
+CacheGib = Annotated[float, typer.Option(help="Memory for keys and values.", min=0.0, max=1e6)]
 ReceiptFile = Annotated[Path | None, typer.Option(help="Write the receipt here, as JSON lines.")]
 
 
@@ -127,6 +142,9 @@ def run(
         bool, typer.Option(help="Store every distribution in the receipt, so that all of it can be recomputed.")
     ] = False,
     model: Model = None,
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
+    cache_gib: CacheGib = 2.0,
     seed: Annotated[str | None, typer.Option(help="Whole number from 0 to 2^256 - 1; drawn if left out.")] = None,
     rule: Annotated[str | None, typer.Option(help="linear or log_linear.")] = None,
     sampler: Annotated[str | None, typer.Option(help="coupled or race.")] = None,
@@ -157,11 +175,13 @@ def run(
         "allow_unsafe": allow_unsafe or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
+    from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.run import run as run_auction
     from tokenauction.clients.cli.spec_file import load_spec
 
     loaded = load_spec(spec, overrides, _bids(bid or []))
-    run_auction(loaded, format.value, receipt, model, store_distributions=store_distributions)
+    choice = ModelChoice(model, runner, numerics, cache_gib)
+    run_auction(loaded, format.value, receipt, choice, store_distributions=store_distributions)
 
 
 @app.command()
@@ -182,12 +202,15 @@ def sweep(
     format: Annotated[SweepFormat, typer.Option(help="A table, or JSON.")] = SweepFormat.rich,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG plot here.")] = None,
     model: Model = None,
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
 ) -> None:
     """Shift weight from the second agent to the first, under both rules: who is mentioned?"""
+    from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.spec_file import load_spec
     from tokenauction.clients.cli.sweep import sweep as run_sweep
 
-    run_sweep(load_spec(spec), points, seeds, format.value, plot, model)
+    run_sweep(load_spec(spec), points, seeds, format.value, plot, ModelChoice(model, runner, numerics))
 
 
 @app.command()
@@ -197,11 +220,14 @@ def verify(
     model: Annotated[
         str | None, typer.Option(help="Run this model again and compare: a folder, a name, or 'default'.")
     ] = None,
+    runner: Runner = "auto",
 ) -> None:
     """Check a receipt: chain, seed, draws, critical bids, payments, totals. Exit code 1 if it does not hold."""
+    from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.verify import verify_file
 
-    verify_file(receipt, head, model)
+    choice = None if model is None else ModelChoice(_source(model), runner)
+    verify_file(receipt, head, choice)
 
 
 @models_app.command("list")
@@ -215,11 +241,18 @@ def models_list() -> None:
 @models_app.command("check")
 def models_check(
     model: Annotated[str, typer.Argument(help="A folder or hub name.")] = "default",
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
 ) -> None:
     """Load a checkpoint, say what it is, and write one sentence with it."""
+    from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.models import check_model
 
-    check_model(model)
+    check_model(ModelChoice(_source(model), runner, numerics))
+
+
+def _source(model: str) -> str | None:
+    return None if model == "default" else model
 
 
 def _whole_number(option: str, text: str) -> int:

@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,28 @@ def use_threads() -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
 
 
-def load_model(source: str | None, *, max_rows: int = 64, runner: str = "auto") -> LanguageModel:
-    """The model in `source` (a folder or hub name), or the shipped one; ModelNotLoadable if there is none."""
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, and how it is computed: what the options of the commands say."""
+
+    source: str | None = None  # a folder or hub name; None is the shipped checkpoint
+    runner: str = "auto"
+    numerics: str = "auto"
+    cache_gib: float = 2.0  # keys and values of all rows together
+
+    def load(self, max_rows: int = 64) -> LanguageModel:
+        """The model, ready; raises ModelNotLoadable, and InvalidInput for a choice that cannot be had."""
+        cache_bytes = int(self.cache_gib * 2**30)
+        return load_model(
+            self.source, max_rows=max_rows, runner=self.runner, numerics=self.numerics, cache_bytes=cache_bytes
+        )
+
+
+def load_model(source: str | None, **options: Any) -> LanguageModel:
+    """The model in `source` (a folder or hub name), or the shipped one; `options` as `models.loading.load_model`.
+
+    Raises ModelNotLoadable if there is none, and InvalidInput for options that do not go together.
+    """
     # These take a second to import, which whoever needs no model should not wait for.
     from transformers.utils.logging import disable_progress_bar
 
@@ -50,10 +71,13 @@ def load_model(source: str | None, *, max_rows: int = 64, runner: str = "auto") 
     use_threads()
     disable_progress_bar()  # type: ignore[no-untyped-call]  # it would write over the live view
     if source is None:
-        return loading.load_model(DEFAULT_MODEL, runner=runner, max_rows=max_rows, name="tokenauction-default")
+        source, options = str(DEFAULT_MODEL), {"name": "tokenauction-default", **options}
     if not source.strip():
         raise InvalidInput("--model is empty; name a folder or a model of the hub")
-    return loading.load_model(source, runner=runner, max_rows=max_rows)
+    try:
+        return loading.load_model(source, **options)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 def prompts_for(spec: AuctionSpec, tokenizer: Tokenizer) -> list[list[int]]:

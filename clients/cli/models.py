@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Column, Table
 
-from tokenauction.clients.cli.compose import DEFAULT_MODEL, load_model, new_decoder, settle_all
+from tokenauction.clients.cli.compose import DEFAULT_MODEL, ModelChoice, new_decoder, settle_all
 from tokenauction.clients.cli.output import plain_console
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 
@@ -26,21 +26,21 @@ def list_models() -> None:
     console.print("Any other causal language model: --model FOLDER, or a hub name where the hub is reached.")
 
 
-def check_model(source: str) -> None:
+def check_model(model: ModelChoice) -> None:
     """Load a checkpoint, print what the engine sees of it, and write one sentence for one advertiser."""
-    model = load_model(None if source == "default" else source)
-    tokenizer = model.tokenizer
+    loaded = model.load()
+    tokenizer = loaded.tokenizer
     table = Table("", Column(overflow="fold"), show_header=False)
-    table.add_row("name", model.name)
-    table.add_row("weights (SHA-256)", model.hash)
+    table.add_row("name", loaded.name)
+    table.add_row("weights (SHA-256)", loaded.hash)
     table.add_row("tokenizer (SHA-256)", tokenizer.hash)
-    table.add_row("vocabulary", f"{tokenizer.vocab_size} tokens, logits {model.vocab_size} wide")
+    table.add_row("vocabulary", f"{tokenizer.vocab_size} tokens, logits {loaded.vocab_size} wide")
     table.add_row(
         "ends with", ", ".join(map(str, sorted(tokenizer.end_ids))) or "no end token: texts run to max_tokens"
     )
     table.add_row("chat template", "yes" if tokenizer.has_chat_template else "no")
-    table.add_row("longest row", f"{model.max_length} tokens")
-    table.add_row("numerics", f"{model.numerics} on {model.device}, computed by the {model.runner} runner")
-    [settled] = settle_all(new_decoder(model), [CHECK], lambda: None)
+    table.add_row("longest row", f"{loaded.max_length} tokens")
+    table.add_row("numerics", f"{loaded.numerics} on {loaded.device}, computed by the {loaded.runner} runner")
+    [settled] = settle_all(new_decoder(loaded), [CHECK], lambda: None)
     table.add_row("writes", settled["text"])
     plain_console().print(table)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from tokenauction.clients.cli.compose import EXAMPLES, AuctionFailed, load_model, new_decoder, submit
+from tokenauction.clients.cli.compose import EXAMPLES, AuctionFailed, ModelChoice, new_decoder, submit
 from tokenauction.clients.cli.output import check_target, one_line, print_json
 from tokenauction.clients.cli.spec_file import load_spec
 from tokenauction.clients.cli.view import RichView
@@ -69,14 +69,14 @@ class TextView:
 def demo(seed: int, receipt: Path | None, pace: float) -> None:
     """The Hawaii example, live; `pace` seconds per token on a terminal, full speed elsewhere."""
     spec = load_spec(EXAMPLES / "hawaii.yaml", {"seed": seed})
-    run(spec, "rich", receipt, None, pace=pace if sys.stdout.isatty() else 0.0)
+    run(spec, "rich", receipt, ModelChoice(), pace=pace if sys.stdout.isatty() else 0.0)
 
 
 def run(
     spec: AuctionSpec,
     view_name: str,
     receipt: Path | None,
-    model: str | None,
+    model: ModelChoice,
     *,
     store_distributions: bool = False,
     pace: float = 0.0,
@@ -87,7 +87,7 @@ def run(
     receipt written. Raises AuctionFailed where it fails before its first token: then the input was at fault.
     """
     check_target("--receipt", receipt)
-    decoder = new_decoder(load_model(model, max_rows=len(spec.row_ids)), store_distributions=store_distributions)
+    decoder = new_decoder(model.load(max_rows=len(spec.row_ids)), store_distributions=store_distributions)
     auction = submit(decoder, spec)
     view: View = {"rich": RichView, "text": TextView, "jsonl": JsonlView}[view_name]()
     try:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from rich.progress import Progress
 from rich.table import Table
 
-from tokenauction.clients.cli.compose import load_model, new_decoder, settle_all
+from tokenauction.clients.cli.compose import ModelChoice, new_decoder, settle_all
 from tokenauction.clients.cli.output import check_target, plain_console, print_json
 from tokenauction.engine.errors import InvalidInput, InvalidSpec
 from tokenauction.engine.spec import AuctionSpec
@@ -28,7 +28,7 @@ MAX_ROWS = 128
 TOTAL_MICROS = 10**9  # both bids together: their scale changes nothing in the text, so it is a fine-grained one
 
 
-def sweep(spec: AuctionSpec, points: int, seeds: int, output: str, plot: Path | None, model: str | None) -> None:
+def sweep(spec: AuctionSpec, points: int, seeds: int, output: str, plot: Path | None, model: ModelChoice) -> None:
     """Run points × seeds × both rules and show the mention rates."""
     check_sweepable(spec)
     check_target("--plot", plot)
@@ -49,12 +49,12 @@ def check_sweepable(spec: AuctionSpec) -> None:
         raise InvalidSpec(f"a sweep shifts weight between two agents; this spec has {len(spec.agents)}")
 
 
-def sweep_table(spec: AuctionSpec, points: int, seeds: int, model: str | None) -> dict[str, list[dict[str, Any]]]:
+def sweep_table(spec: AuctionSpec, points: int, seeds: int, model: ModelChoice) -> dict[str, list[dict[str, Any]]]:
     """Per rule and weight of the first agent, the shares of texts that name whom; without a reference agent."""
     weights = [point / (points - 1) for point in range(points)]
     cells = [(rule, weight) for rule in RULES for weight in weights]
     specs = (at_weight(spec, rule, weight, seed) for rule, weight in cells for seed in range(seeds))
-    decoder = new_decoder(load_model(model, max_rows=MAX_ROWS))
+    decoder = new_decoder(model.load(max_rows=MAX_ROWS))
     console = plain_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("writing", total=len(cells) * seeds)

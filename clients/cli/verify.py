@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from tokenauction.clients.cli.compose import load_model, policy_for, prompts_for
+from tokenauction.clients.cli.compose import ModelChoice, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
 from tokenauction.engine.money import from_micros
 from tokenauction.engine.receipt import read_receipt
@@ -16,12 +17,14 @@ from tokenauction.engine.verification import verify
 EXIT_DOES_NOT_HOLD = 1
 
 
-def verify_file(path: Path, head: str | None, model: str | None) -> None:
+def verify_file(path: Path, head: str | None, model: ModelChoice | None) -> None:
     """Print the verdict; exit code 1 if the receipt does not hold, 2 if it cannot be read."""
     lines = read_receipt(path)
     verdict = verify(lines, head=head and head.strip().lower())
     if verdict.holds and model is not None:
-        loaded = load_model(None if model == "default" else model)
+        if model.numerics == "auto":
+            model = replace(model, numerics=lines[0]["numerics"])
+        loaded = model.load()
         spec = AuctionSpec.from_mapping(lines[0]["spec"])
         verdict = replay(lines, loaded, prompts_for(spec, loaded.tokenizer), policy_for(spec, loaded.tokenizer))
     print(one_line(f"{path}: {verdict}"))

@@ -41,29 +41,6 @@ def test_decoder_gives_another_text_for_another_seed(world: World, spec_of: Spec
     assert len(texts) > 1
 
 
-def test_decoder_lets_auctions_wait_for_memory_in_their_order(
-    world: World, spec_of: Spec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowded = world()
-    admit = crowded.decoder.model.admit
-
-    def admit_one_at_a_time(prompts: list[list[int]], max_new_tokens: int) -> Any:
-        if any(p.gang is not None for p in crowded.decoder.scheduler.running):
-            raise NoRoom("the memory is full")
-        return admit(prompts, max_new_tokens)
-
-    monkeypatch.setattr(crowded.decoder.model, "admit", admit_one_at_a_time)
-    for number in range(3):
-        crowded.submit(spec_of(1000, 2000, seed=number), f"auction{number}")
-    events = crowded.finish()
-    settled = [event.auction_id for event in events if event.type == "auction.settled"]
-    assert settled == ["auction0", "auction1", "auction2"]
-    assert not [event for event in events if event.type == "error"]
-    for number in range(3):
-        alone = world.run(spec_of(1000, 2000, seed=number))
-        assert [stable(e) for e in of_auction(events, f"auction{number}")] == [stable(e) for e in alone]
-
-
 def test_decoder_fails_an_auction_that_memory_never_holds(
     world: World, spec_of: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

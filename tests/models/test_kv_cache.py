@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenauction.models.base import NoRoom, PromptTooLong
 from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
 
 BEGINNING = list(range(100, 100 + 3 * PAGE_SIZE))
@@ -57,11 +58,46 @@ def test_only_written_pages_count_as_computed() -> None:
     a, b = reserve(table, [*BEGINNING, 1], [*BEGINNING, 2])
     assert table.num_computed(a, set()) == 0
     assert table.num_computed(b, set(a.pages[:2])) == 2 * PAGE_SIZE
-    table.record_written([a])
+    table.record_read(a, len(a.prompt))
     assert table.num_computed(b, set()) == 3 * PAGE_SIZE
     table.release([a, b])
     [again] = reserve(table, [*BEGINNING, 1])
     assert table.num_computed(again, set()) == 0
+
+
+def test_a_row_need_not_compute_what_was_read_of_it_nor_full_pages_that_others_read() -> None:
+    table = PageTable(20)
+    a, b = reserve(table, [*BEGINNING, 1], [*BEGINNING, 2])
+    assert table.unread([a, b]) == [3 * PAGE_SIZE + 1, 1]
+    table.record_read(a, PAGE_SIZE + 3)
+    assert table.unread([a, b]) == [2 * PAGE_SIZE - 2, 1]
+    assert table.unread([b]) == [2 * PAGE_SIZE + 1]
+    assert table.num_computed(b, set()) == PAGE_SIZE
+
+
+def test_rows_grow_all_or_none() -> None:
+    table = PageTable(4)
+    rows = reserve(table, [1] * 16, [2] * 8, room=0)
+    assert not table.extend(rows, [33, 33])
+    assert (table.num_free, [len(row.pages) for row in rows]) == (2, [1, 1])
+    assert table.extend(rows, [32, 16])
+    assert table.extend(rows, [32, 17])
+    assert (table.num_free, [len(row.pages) for row in rows]) == (0, [2, 2])
+    assert len({page for row in rows for page in row.pages}) == 4
+    table.release(rows)
+    assert table.num_free == 4
+
+
+def test_a_gang_is_taken_in_only_with_headroom_beside_its_prompts() -> None:
+    table = PageTable(4)
+    [row] = table.take([[1] * 16], 16)
+    assert len(row.pages) == 1
+    with pytest.raises(NoRoom, match="up to 64 tokens are needed and 48 are free"):
+        table.take([[2] * 20], 40)
+    assert table.num_free == 3
+    with pytest.raises(PromptTooLong, match="may take 80 tokens, and there is memory for 64"):
+        table.take([[2] * 20], 60)
+    assert len(table.take([[2] * 16], 40)) == 1
 
 
 def test_a_gang_that_does_not_fit_leaves_no_trace() -> None:
