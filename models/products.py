@@ -25,6 +25,7 @@ from tokenauction.models.llama_weights import Affine
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}  # of activations
 
 _MIN_PACKED = 1 << 19  # entries of a float32 matrix from which on packing pays
+_INT8_MULTIPLE = 32  # of which PyTorch's product with 8-bit weights wants both sides of the matrix
 _PACKED_FOR = 16  # rows that the layout is made for; it serves any number
 
 Product = Callable[[Float[Tensor, "*rows inputs"]], Float[Tensor, "*rows outputs"]]
@@ -33,7 +34,7 @@ Product = Callable[[Float[Tensor, "*rows inputs"]], Float[Tensor, "*rows outputs
 def product(affine: Affine, numerics: str) -> Product:
     """x ↦ x·weightᵀ + bias in `numerics`, for x in DTYPES[numerics]."""
     if numerics == "int8":
-        return _Int8(affine)
+        return _int8_product(affine)
     dtype = DTYPES[numerics]
     weight = affine.weight.to(dtype)
     bias = None if affine.bias is None else affine.bias.to(dtype)
@@ -77,14 +78,20 @@ def _multiply_packed(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     return result
 
 
-class _Int8:
-    """A product with 8-bit weights."""
+def _int8_product(affine: Affine) -> Product:
+    whole, scale = quantise(affine.weight)
+    bias = None if affine.bias is None else affine.bias.bfloat16()
+    if any(size % _INT8_MULTIPLE for size in whole.shape):
+        return partial(_multiply_rounded, weight=whole.float() * scale[:, None], bias=bias)
+    return partial(_multiply_int8, whole=whole, scale=scale.bfloat16(), bias=bias)
 
-    def __init__(self, affine: Affine) -> None:
-        self._weight, scale = quantise(affine.weight)
-        self._scale = scale.bfloat16()
-        self._bias = None if affine.bias is None else affine.bias.bfloat16()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y = torch._weight_int8pack_mm(x, self._weight, self._scale)
-        return y if self._bias is None else y + self._bias
+def _multiply_int8(x: Tensor, whole: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    y = torch._weight_int8pack_mm(x, whole, scale)
+    return y if bias is None else y + bias
+
+
+def _multiply_rounded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same with the weights as float32, for sizes that PyTorch's operation reads beyond the end of."""
+    y = F.linear(x.float(), weight).bfloat16()
+    return y if bias is None else y + bias

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tokenauction import __version__
-from tokenauction.clients.cli.output import abandon_stdout, one_line, prepare_streams
+from tokenauction.clients.cli.output import abandon_stdout, one_line, prepare_streams, show_log
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ ReceiptFile = Annotated[Path | None, typer.Option(help="Write the receipt here, 
 def run_app() -> None:
     """Run the command line; expected errors become one line on stderr and exit code 2."""
     prepare_streams()
+    show_log()
     try:
         try:
             exit_code = app(prog_name="tokenauction", standalone_mode=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,15 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open to the very end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def show_log() -> None:
+    """Warnings of ours go to stderr, one line each; on a terminal also what takes a while, such as a first build."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log = logging.getLogger("tokenauction")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if sys.stderr.isatty() else logging.WARNING)
 
 
 def abandon_stdout() -> None:
