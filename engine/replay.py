@@ -29,7 +29,7 @@ from tokenauction.models.base import LanguageModel
 
 # Of probabilities, TV, ln Z, and expected payments relative to the bid: float32 forwards differ by 1e-6. Ten times as
 # much, relatively, of KL with its payment, and (log_linear, where prices follow from logarithms) of every probability.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bf16": 3e-2}
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bf16": 3e-2, "int8": 3e-2}
 
 
 def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy) -> Verdict:
@@ -77,7 +77,10 @@ def _check_provenance(spec: AuctionSpec, header: Line, model: LanguageModel, pro
     if model.hash != header["model"]["hash"]:
         return "the model is another one: its weights have another hash"
     if header["numerics"] != model.numerics or model.numerics not in TOLERANCE:
-        return f"it was computed in {header['numerics']!r}, and the model here computes in {model.numerics!r}"
+        return (
+            f"it was computed in {header['numerics']!r}, and the model here computes in {model.numerics!r}; load it "
+            "with the numerics whose tolerance you accept"
+        )
     return ""
 
 

@@ -222,12 +222,13 @@ def verify(
         str | None, typer.Option(help="Run this model again and compare: a folder, a name, or 'default'.")
     ] = None,
     runner: Runner = "auto",
+    numerics: Numerics = "auto",
 ) -> None:
     """Check a receipt: chain, seed, draws, critical bids, payments, totals. Exit code 1 if it does not hold."""
     from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.verify import verify_file
 
-    choice = None if model is None else ModelChoice(_source(model), runner)
+    choice = None if model is None else ModelChoice(_source(model), runner, numerics)
     verify_file(receipt, head, choice)
 
 

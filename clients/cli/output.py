@@ -38,7 +38,7 @@ def show_log() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("tokenauction")
-    log.addHandler(handler)
+    log.handlers[:] = [handler]  # whoever calls twice in a process has one still
     log.setLevel(logging.INFO if sys.stderr.isatty() else logging.WARNING)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from tokenauction.clients.cli.compose import ModelChoice, policy_for, prompts_for
@@ -22,8 +21,6 @@ def verify_file(path: Path, head: str | None, model: ModelChoice | None) -> None
     lines = read_receipt(path)
     verdict = verify(lines, head=head and head.strip().lower())
     if verdict.holds and model is not None:
-        if model.numerics == "auto":
-            model = replace(model, numerics=lines[0]["numerics"])
         loaded = model.load()
         spec = AuctionSpec.from_mapping(lines[0]["spec"])
         verdict = replay(lines, loaded, prompts_for(spec, loaded.tokenizer), policy_for(spec, loaded.tokenizer))
