@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tokenauction.engine.auction import LIVE, Auction, Bids, State
+from tokenauction.engine.auction import LIVE, Auction, Bids, Charges, State
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
 from tokenauction.engine.outcome import StepOutcome
@@ -72,6 +72,15 @@ class Performance:
     @property
     def num_tokens_left(self) -> int:
         return self.auction.spec.max_tokens - self.auction.num_tokens
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What one step did to one auction."""
+
+    text: str
+    charges: Charges | None  # None where no token was drawn
+    reason: str  # why it ended with this step; empty where it goes on
 
 
 class Decoder:
@@ -146,18 +155,24 @@ class Decoder:
                 yield event
 
     def step(self) -> list[Event]:
-        """One token for every running auction, and the next auctions join: choose, run, clear, record."""
+        """One token for every running auction, and the next auctions join: choose, run, clear, record.
+
+        The model's next step is begun as soon as the tokens are known, and runs while this one is being recorded.
+        """
         started = time.perf_counter()
         with torch.inference_mode():
+            self.scheduler.wait()
             events = [*self._end_cancelled(), *self._announce(), *self._admit()]
             performances, logits = self.scheduler.step()
             standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
             bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
             keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
             outcomes = clear_step(standings, bids, keys, logits)
+            taken = list(map(self._take_in, performances, bids, outcomes))
+            self.scheduler.launch()
             latency_ms = (time.perf_counter() - started) * 1e3
-            for performance, bid, key, outcome in zip(performances, bids, keys, outcomes, strict=True):
-                events += self._record(performance, bid, key, outcome, latency_ms)
+            for performance, bid, key, outcome, what in zip(performances, bids, keys, outcomes, taken, strict=True):
+                events += self._tell(performance, bid, key, outcome, what, latency_ms)
         return events
 
     def _announce(self) -> Iterator[Event]:
@@ -181,31 +196,41 @@ class Decoder:
             if performance.auction.state == State.CREATED:
                 performance.auction.start()
 
-    def _record(
+    def _take_in(self, performance: Performance, bids: Bids, outcome: StepOutcome | TokenAuctionError) -> _Taken:
+        """What a step does to its auction: its token, its text, its charges, and whether it is the last."""
+        auction = performance.auction
+        if isinstance(outcome, TokenAuctionError):
+            self.scheduler.remove(performance)
+            reason = "budget_spent" if "budget_spent" in bids.status else "no_bid"
+            return _Taken("", None, reason if bids.is_spent else "error")
+        tokenizer = self.model.tokenizer
+        text = added_text(tokenizer, performance.stream, outcome.token, auction.text)
+        charges = auction.record(outcome.token, text, outcome.owed)
+        reason = "end" if outcome.token in tokenizer.end_ids else auction.limit_reached
+        if reason:
+            self.scheduler.remove(performance)
+        return _Taken(text, charges, reason)
+
+    def _tell(
         self,
         performance: Performance,
         bids: Bids,
         key: bytes,
         outcome: StepOutcome | TokenAuctionError,
+        taken: _Taken,
         latency_ms: float,
     ) -> Iterator[Event]:
-        auction = performance.auction
-        if isinstance(outcome, TokenAuctionError):
-            if bids.is_spent:
-                yield self._settle(performance, "budget_spent" if "budget_spent" in bids.status else "no_bid")
-            else:
-                yield from self._fail(performance, outcome.code, str(outcome))
+        """The events of a step that was taken in."""
+        if not isinstance(outcome, TokenAuctionError):
+            assert taken.charges is not None, "who has drawn a token has been charged for it"
+            step = performance.auction.num_tokens - 1
+            yield performance.recorder.token(step, outcome, bids, taken.charges, taken.text, key, latency_ms)
+        elif taken.reason == "error":
+            yield from self._fail(performance, outcome.code, str(outcome))
             return
-        tokenizer = self.model.tokenizer
-        text = added_text(tokenizer, performance.stream, outcome.token, auction.text)
-        yield performance.recorder.token(outcome, bids, text, key, latency_ms)
-        reason = "end" if outcome.token in tokenizer.end_ids else auction.limit_reached
-        if reason:
-            yield self._settle(performance, reason)
-
-    def _settle(self, performance: Performance, reason: str) -> Event:
-        performance.auction.settle(reason, performance.stream.finish())
-        return self._end(performance)
+        if taken.reason:
+            performance.auction.settle(taken.reason, performance.stream.finish())
+            yield self._end(performance)
 
     def _fail(self, performance: Performance, code: str, message: str) -> Iterator[Event]:
         yield performance.recorder.error(code, message)

@@ -54,10 +54,10 @@ class Recorder:
         fields = {**content, "guarantee": _guarantee_fields(self.auction), "commitment": self.receipt[0]["commitment"]}
         return self._event("auction.created", fields)
 
-    def token(self, outcome: StepOutcome, bids: Bids, text: str, key: bytes, latency_ms: float) -> Event:
-        """Charge one step, chain its line, and tell of it."""
-        step = self.auction.num_tokens
-        charges = self.auction.record(outcome.token, text, outcome.owed)
+    def token(
+        self, step: int, outcome: StepOutcome, bids: Bids, charges: Charges, text: str, key: bytes, latency_ms: float
+    ) -> Event:
+        """Chain the line of a step that the auction has taken in, and tell of it."""
         self.receipt.append(
             next_line("step", self._step_content(step, outcome, bids, charges, text, key), self.receipt[-1])
         )

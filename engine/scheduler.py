@@ -13,7 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -46,6 +49,7 @@ class Gangable(Protocol):
 
 
 T = TypeVar("T", bound=Gangable)
+_Step = tuple[list[T], Float[Tensor, "rows vocab"]]
 
 
 @dataclass
@@ -58,6 +62,8 @@ class Scheduler(Generic[T]):
     reading: list[T] = field(default_factory=list)
     running: list[T] = field(default_factory=list)
     num_preemptions: int = 0
+    _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "tokenauction-step"))
+    _ahead: Future[_Step[T]] | None = None
 
     @property
     def has_work(self) -> bool:
@@ -98,35 +104,60 @@ class Scheduler(Generic[T]):
             unread += self.model.num_unread(auction.gang)
         return failed
 
+    def launch(self) -> None:
+        """Begin the next step of those that run, beside whatever the caller does until it calls `wait` or `step`."""
+        assert self._ahead is None, "a step is launched when the one before has been taken"
+        if not self.running:
+            return
+        begun = Event()
+
+        def run() -> _Step[T]:
+            with torch.inference_mode():
+                begun.set()
+                return self._step_running()
+
+        self._ahead = self._thread.submit(run)
+        begun.wait()  # the caller would keep Python to itself for milliseconds, and the step would begin after it
+
+    def wait(self) -> None:
+        """Let a step that was launched come to its end: before this, no auction may come or go."""
+        if self._ahead is not None:
+            self._ahead.result()
+
     def step(self) -> tuple[list[T], Float[Tensor, "rows vocab"]]:
         """Run the model: the last token of those that run, a share of the prompts of those that read.
 
-        Returns the auctions whose next token is to be drawn, and the logits of their rows in that order.
+        Returns the auctions whose next token is to be drawn, and the logits of their rows in that order. What was
+        launched before is taken up, without the auctions that were removed since.
         """
-        parts: list[Tensor] = []
-        stepped = self._step_running(parts)
+        stepped, logits = self._step_running() if self._ahead is None else self._ahead.result()
+        self._ahead = None
+        gone = [auction for auction in stepped if auction.gang is None]
+        if gone:
+            rows = torch.split(logits, [len(auction.prompts) for auction in stepped])
+            kept = [part for auction, part in zip(stepped, rows, strict=True) if auction.gang is not None]
+            stepped = [auction for auction in stepped if auction.gang is not None]
+            logits = torch.cat([logits[:0], *kept])
         ready = self._read()
-        if ready:
-            parts.append(self.model.prefill(_gangs(ready)))
-            self.running += ready
-        return stepped + ready, torch.cat(parts) if len(parts) != 1 else parts[0]
+        if not ready:
+            return stepped, logits
+        read = self.model.prefill(_gangs(ready))
+        self.running += ready
+        return stepped + ready, torch.cat((logits, read)) if stepped else read
 
     @property
     def _prefill_tokens(self) -> int:
         return self.max_prefill_tokens if self.running else max(self.max_prefill_tokens, MAX_IDLE_PREFILL_TOKENS)
 
-    def _step_running(self, parts: list[Tensor]) -> list[T]:
+    def _step_running(self) -> _Step[T]:
         """One step of everybody that runs, after as many as it takes have given their memory back."""
         while self.running:
             tokens = torch.tensor([auction.token_ids[-1] for auction in self.running], device=self.model.device)
             try:
-                parts.append(self.model.step(_gangs(self.running), tokens))
+                return list(self.running), self.model.step(_gangs(self.running), tokens)
             except NoRoom:
                 self._preempt()
-                continue
-            return list(self.running)
-        parts.append(torch.empty(0, self.model.vocab_size, device=self.model.device))
-        return []
+        return [], torch.empty(0, self.model.vocab_size, device=self.model.device)
 
     def _preempt(self) -> None:
         """Send the youngest auction back to the head of the queue."""
