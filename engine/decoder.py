@@ -19,6 +19,7 @@ from torch import Tensor
 from tokenauction.engine.auction import LIVE, Auction, Bids
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
+from tokenauction.engine.fused_clearing import ClearingChoice, cleared_by
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import Provenance
@@ -85,12 +86,17 @@ class Decoder:
         stamp: Stamp,
         entropy: Callable[[int], bytes],
         store_distributions: bool = False,
+        clearing: ClearingChoice = "auto",
     ) -> None:
-        """`stamp` gives event ids and times, `entropy(n)` n fresh random bytes: the only two things not repeatable."""
+        """`stamp` gives event ids and times, `entropy(n)` n fresh random bytes: the only two things not repeatable.
+
+        `clearing` may insist on compiled code or on torch; see `fused_clearing.cleared_by`.
+        """
         self.model = model
         self.stamp = stamp
         self.entropy = entropy
         self.store_distributions = store_distributions
+        self.clearing = clearing
         self.scheduler: Scheduler[Performance] = Scheduler()
 
     def submit(self, spec: AuctionSpec, prompts: Sequence[Sequence[int]], policy: Policy, auction_id: str) -> Auction:
@@ -109,7 +115,7 @@ class Decoder:
         seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
         auction = Auction(spec, auction_id)
         tokenizer = self.model.tokenizer
-        provenance = Provenance.of(self.model, prompts)
+        provenance = Provenance.of(self.model, prompts, cleared_by(spec, self.model.device, self.clearing))
         recorder = Recorder(
             auction,
             seed.value,
@@ -156,7 +162,7 @@ class Decoder:
             standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
             bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
             keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
-            outcomes = clear_step(standings, bids, keys, logits)
+            outcomes = clear_step(standings, bids, keys, logits, self.clearing)
             latency_ms = (time.perf_counter() - started) * 1e3
             for performance, bid, key, outcome in zip(performances, bids, keys, outcomes, strict=True):
                 events += self._record(performance, bid, key, outcome, latency_ms)
