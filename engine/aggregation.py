@@ -41,7 +41,13 @@ def faults(
     if not bool(signs.any()):
         return {}
     found = {auction: signs.index(True) for auction, signs in enumerate(signs.T.tolist()) if True in signs}
-    return {auction: _FAULTS[kind][0](_FAULTS[kind][1]) for auction, kind in found.items()}
+    return {auction: fault(kind) for auction, kind in found.items()}
+
+
+def fault(kind: int) -> TokenAuctionError:
+    """Return the error of the kind-th of `_FAULTS`, which `fused_clearing.cpp` numbers alike."""
+    error, says = _FAULTS[kind]
+    return error(says)
 
 
 def check(

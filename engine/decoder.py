@@ -18,6 +18,7 @@ import torch
 from tokenauction.engine.auction import LIVE, Auction, Bids, Charges, State
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
+from tokenauction.engine.fused_clearing import ClearingChoice, cleared_by
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import Provenance
@@ -93,12 +94,17 @@ class Decoder:
         stamp: Stamp,
         entropy: Callable[[int], bytes],
         store_distributions: bool = False,
+        clearing: ClearingChoice = "auto",
     ) -> None:
-        """`stamp` gives event ids and times, `entropy(n)` n fresh random bytes: the only two things not repeatable."""
+        """`stamp` gives event ids and times, `entropy(n)` n fresh random bytes: the only two things not repeatable.
+
+        `clearing` may insist on compiled code or on torch; see `fused_clearing.cleared_by`.
+        """
         self.model = model
         self.stamp = stamp
         self.entropy = entropy
         self.store_distributions = store_distributions
+        self.clearing = clearing
         self.scheduler: Scheduler[Performance] = Scheduler(model)
 
     def submit(self, spec: AuctionSpec, prompts: Sequence[Sequence[int]], policy: Policy, auction_id: str) -> Auction:
@@ -117,7 +123,7 @@ class Decoder:
         seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
         auction = Auction(spec, auction_id)
         tokenizer = self.model.tokenizer
-        provenance = Provenance.of(self.model, prompts)
+        provenance = Provenance.of(self.model, prompts, cleared_by(spec, self.model.device, self.clearing))
         recorder = Recorder(
             auction,
             seed.value,
@@ -167,7 +173,7 @@ class Decoder:
             standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
             bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
             keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
-            outcomes = clear_step(standings, bids, keys, logits)
+            outcomes = clear_step(standings, bids, keys, logits, self.clearing)
             taken = list(map(self._take_in, performances, bids, outcomes))
             self.scheduler.launch()
             latency_ms = (time.perf_counter() - started) * 1e3

@@ -1,4 +1,4 @@
-"""What a text came from: model, precision, vocabulary and prompts, as hashes that go on the receipt."""
+"""What a text came from: model, precision, clearing, vocabulary and prompts, as names and hashes on the receipt."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Provenance:
     model_hash: str
     numerics: str
     runner: str
+    clearing: str  # "fused" or "torch"
     tokenizer_hash: str
     prompt_hashes: tuple[str, ...]  # one a row
 
     @classmethod
-    def of(cls, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> Provenance:
-        """What `model` writes behind `prompts`."""
+    def of(cls, model: LanguageModel, prompts: Sequence[Sequence[int]], clearing: str) -> Provenance:
+        """What `model` writes behind `prompts`, cleared by `clearing`."""
         hashes = tuple(prompt_hash(prompt) for prompt in prompts)
-        return cls(model.name, model.hash, model.numerics, model.runner, model.tokenizer.hash, hashes)
+        return cls(model.name, model.hash, model.numerics, model.runner, clearing, model.tokenizer.hash, hashes)
 
     def to_mapping(self) -> dict[str, Any]:
         """As it stands on the receipt."""
@@ -39,6 +40,7 @@ class Provenance:
             "model": {"name": self.model_name, "hash": self.model_hash},
             "numerics": self.numerics,
             "runner": self.runner,
+            "clearing": self.clearing,
             "tokenizer_hash": self.tokenizer_hash,
             "prompt_hashes": list(self.prompt_hashes),
         }

@@ -18,6 +18,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float64, Int64
@@ -29,6 +30,7 @@ from tokenauction.engine.guarantees import Sampler
 SEED_BITS = 256
 STEP_BITS = 64
 KEY_BYTES = 32
+_WORD = b"tokenauction/word/v1"
 
 # SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014; as signed 64-bit words.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
@@ -72,14 +74,33 @@ def word(key: bytes, purpose: str, agent_id: str = "") -> int:
     """Return 64 random bits for one purpose of one step, and of one agent where the number is an agent's."""
     if len(key) != KEY_BYTES:
         raise InvalidInput(f"a step key has {KEY_BYTES} bytes, not {len(key)}: use step_key(seed, step)")
-    parts = [part.encode() for part in (purpose, agent_id)]
-    message = b"tokenauction/word/v1" + key + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return int.from_bytes(hashlib.sha256(message).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(_WORD + key + _framed(purpose, agent_id)).digest()[:8], "big")
 
 
 def uniform(key: bytes, purpose: str, agent_id: str = "") -> float:
     """Return a uniform in [0, 1) with 53 random bits."""
     return (word(key, purpose, agent_id) >> 11) / (1 << 53)
+
+
+def coupled_uniforms(key: bytes, agent_ids: tuple[str, ...]) -> list[float]:
+    """Return `uniform` for "token", for "price", and for every agent's "counterfactual", at less than half the cost."""
+    if len(key) != KEY_BYTES:
+        word(key, "token")  # says what is wrong
+    sha256, start, bits = hashlib.sha256, _WORD + key, int.from_bytes
+    return [(bits(sha256(start + end).digest()[:8], "big") >> 11) * 2.0**-53 for end in _coupled_ends(agent_ids)]
+
+
+@lru_cache(maxsize=1024)
+def _coupled_ends(agent_ids: tuple[str, ...]) -> tuple[bytes, ...]:
+    """What is hashed behind a step's key for each of `coupled_uniforms`."""
+    purposes = (("token", ""), ("price", ""), *(("counterfactual", agent_id) for agent_id in agent_ids))
+    return tuple(_framed(*purpose) for purpose in purposes)
+
+
+def _framed(*parts: str) -> bytes:
+    """Every text as UTF-8 behind its length in 4 bytes."""
+    texts = [part.encode() for part in parts]
+    return b"".join(len(text).to_bytes(4, "big") + text for text in texts)
 
 
 def exponential(key: bytes, purpose: str, agent_id: str = "") -> float:
@@ -118,15 +139,10 @@ def coupled_randomness(
 ) -> CoupledRandomness:
     """Return the coupled sampler's uniforms for one step of each auction, padded with 0 to `num_agents` columns."""
     width = _check_agent_ids(keys, agent_ids, num_agents)
-    counterfactual = [
-        [uniform(key, "counterfactual", agent_id) for agent_id in ids] + [0.0] * (width - len(ids))
-        for key, ids in zip(keys, agent_ids, strict=True)
-    ]
-    return CoupledRandomness(
-        token=torch.tensor([uniform(key, "token") for key in keys], dtype=torch.float64, device=device),
-        price=torch.tensor([uniform(key, "price") for key in keys], dtype=torch.float64, device=device),
-        counterfactual=torch.tensor(counterfactual, dtype=torch.float64, device=device).view(len(keys), width),
-    )
+    rows = [coupled_uniforms(key, tuple(ids)) for key, ids in zip(keys, agent_ids, strict=True)]
+    padded = [row + [0.0] * (2 + width - len(row)) for row in rows]
+    table = torch.tensor(padded, dtype=torch.float64, device=device).view(len(keys), 2 + width)
+    return CoupledRandomness(token=table[:, 0], price=table[:, 1], counterfactual=table[:, 2:])
 
 
 def race_randomness(

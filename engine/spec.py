@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from tokenauction.engine.errors import InvalidSpec
@@ -122,7 +123,7 @@ class AuctionSpec:
     def has_reference(self) -> bool:
         return self.reference_weight_micros > 0
 
-    @property
+    @cached_property
     def row_ids(self) -> tuple[str, ...]:
         """Ids of the rows of this auction's gang: every agent in order, then the reference if there is one."""
         ids = tuple(agent.id for agent in self.agents)

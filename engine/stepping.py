@@ -20,9 +20,10 @@ from tokenauction.engine.aggregation import faults
 from tokenauction.engine.auction import Bids
 from tokenauction.engine.clearing import Clearing, clear
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
+from tokenauction.engine.fused_clearing import ClearingChoice, clear_fused, cleared_by
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.policy import Policy
-from tokenauction.engine.randomness import step_randomness
+from tokenauction.engine.randomness import coupled_uniforms, step_randomness
 from tokenauction.engine.shaping import shape, with_floor
 from tokenauction.engine.spec import AuctionSpec
 
@@ -39,19 +40,62 @@ class Standing:
 
 
 def clear_step(
-    standings: Sequence[Standing], bids: Sequence[Bids], keys: Sequence[bytes], logits: Float[Tensor, "rows vocab"]
+    standings: Sequence[Standing],
+    bids: Sequence[Bids],
+    keys: Sequence[bytes],
+    logits: Float[Tensor, "rows vocab"],
+    clearing: ClearingChoice = "auto",
 ) -> list[Outcome]:
-    """Shape and clear; `logits` holds the auctions' rows one auction after the other."""
+    """Shape and clear; `logits` holds the auctions' rows one auction after the other.
+
+    `clearing` may insist on the compiled code (NotCompiled where there is none) or on torch; see `fused_clearing`.
+    """
     if not standings:
         return []
-    specs = [standing.spec for standing in standings]
+    specs, device = [standing.spec for standing in standings], logits.device
+    ways = {cleared_by(spec, device, clearing) for spec in specs}
+    if len(ways) > 1:
+        return _clear_apart(standings, bids, keys, logits, clearing)
     masks = [_allowed(standing, logits) for standing in standings]
     is_stuck = [mask is not None and not bool(mask.any()) for mask in masks]
-    rows = shaped(specs, [None if stuck else mask for mask, stuck in zip(masks, is_stuck, strict=True)], logits)
-    distributions = list(torch.split(rows, [len(spec.row_ids) for spec in specs]))
-    outcomes = clear_rows(specs, [bid.effective for bid in bids], keys, distributions)
+    masks = [None if stuck else mask for mask, stuck in zip(masks, is_stuck, strict=True)]
+    weights = [bid.effective for bid in bids]
+    if "fused" in ways:
+        uniforms = [coupled_uniforms(key, spec.row_ids) for spec, key in zip(specs, keys, strict=True)]
+        outcomes = clear_fused(specs, weights, uniforms, masks, logits)
+    else:
+        outcomes = clear_rows(specs, weights, keys, _by_auction(specs, shaped(specs, masks, logits)))
     stuck = InvalidInput("the banned words leave no token that could come next; ban fewer")
     return [stuck if is_it else outcome for is_it, outcome in zip(is_stuck, outcomes, strict=True)]
+
+
+def _clear_apart(
+    standings: Sequence[Standing],
+    bids: Sequence[Bids],
+    keys: Sequence[bytes],
+    logits: Float[Tensor, "rows vocab"],
+    clearing: ClearingChoice,
+) -> list[Outcome]:
+    """Those that compiled code clears in one step, and those that torch clears in another."""
+    specs = [standing.spec for standing in standings]
+    ways = [cleared_by(spec, logits.device, clearing) for spec in specs]
+    rows = _by_auction(specs, logits)
+    outcomes: dict[int, Outcome] = {}
+    for way in set(ways):
+        members = [number for number, its_way in enumerate(ways) if its_way == way]
+        cleared = clear_step(
+            [standings[i] for i in members],
+            [bids[i] for i in members],
+            [keys[i] for i in members],
+            torch.cat([rows[i] for i in members]),
+            clearing,
+        )
+        outcomes |= zip(members, cleared, strict=True)
+    return [outcomes[number] for number in range(len(specs))]
+
+
+def _by_auction(specs: Sequence[AuctionSpec], rows: Float[Tensor, "rows vocab"]) -> list[Float[Tensor, "_ vocab"]]:
+    return list(torch.split(rows, [len(spec.row_ids) for spec in specs]))
 
 
 def clear_rows(

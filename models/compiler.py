@@ -1,10 +1,10 @@
 """C++ that is built where it runs: one file to one library, once, by whatever compiler there is, and kept.
 
-A library is named by everything it follows from (source, flags, compiler, processor), so that it is never stale and two
-machines may share a home. It is written under another name and renamed, so that a build that was interrupted leaves
-nothing, and two at once do no harm. PyTorch's own extension builder was left alone: it needs ninja, reads a minute of
-headers that a plain C interface has no use for, and waits for ever behind the lock of a build that was killed. This
-file knows no model and no auction.
+A library is named by everything it follows from (source, headers, flags, compiler, processor), so that it is never
+stale and two machines may share a home. It is written under another name and renamed, so that a build that was
+interrupted leaves nothing, and two at once do no harm. PyTorch's own extension builder was left alone: it needs ninja,
+reads a minute of headers that a plain C interface has no use for, and waits for ever behind the lock of a build that
+was killed. This file knows no model and no auction.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -89,7 +90,9 @@ def _temporary_folder() -> Path:
 
 
 def _key(source: Path, compiler: str, options: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(source.read_bytes())
+    digest = hashlib.sha256(text := source.read_bytes())
+    for header in re.findall(rb'^#include "(.+)"', text, flags=re.MULTILINE):  # of ours: beside it, including no other
+        digest.update(b"\0" + (source.parent / header.decode()).read_bytes())
     for part in (compiler, _version(compiler), _processor(), *options):
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()[:20]

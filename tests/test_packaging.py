@@ -29,6 +29,8 @@ INDISPENSABLE = frozenset(
         "__init__.py",
         "py.typed",
         "engine/errors.py",
+        "engine/fused_clearing.cpp",
+        "engine/exponentials.hpp",
         "models/base.py",
         "models/llama_step.cpp",
         "models/default/config.json",

@@ -87,7 +87,7 @@ def test_run_tells_what_the_protocol_says(a_run: Any) -> None:
     envelope = {"type", "event_id", "auction_id", "seq", "time"}
     assert set(created) == envelope | {
         "spec", "rows", "guarantee", "limits", "commitment", "seed_source", "model", "numerics", "runner",
-        "tokenizer_hash", "prompt_hashes",
+        "clearing", "tokenizer_hash", "prompt_hashes",
     }  # fmt: skip
     assert set(token) == envelope | {
         "step", "token_id", "text", "probability", "agents", "receipt_head", "latency_ms"

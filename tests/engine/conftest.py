@@ -29,13 +29,14 @@ class World:
 
     symbols = SYMBOLS
 
-    def __init__(self, max_rows: int = 256, store_distributions: bool = False) -> None:
+    def __init__(self, max_rows: int = 256, store_distributions: bool = False, clearing: Any = "auto") -> None:
         count = itertools.count()
         self.decoder = Decoder(
             ToyModel(ToyWorld(3, SYMBOLS), max_rows=max_rows),
             stamp=lambda: (f"evt_{next(count)}", 0.0),
             entropy=lambda n: bytes(range(n)),
             store_distributions=store_distributions,
+            clearing=clearing,
         )
 
     def prompts(self, spec: AuctionSpec) -> list[list[int]]:

@@ -54,25 +54,29 @@ def test_decoder_fails_an_auction_that_memory_never_holds(
     assert [event.type for event in full.finish()] == ["auction.created", "error", "auction.settled"]
 
 
+@pytest.mark.parametrize("clearing", ["auto", "torch"])
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.rule}-{row.sampler}-{row.pricing}")
 def test_decoder_writes_receipts_that_hold_for_every_row_of_the_guarantees(
-    world: World, spec_of: Spec, row: Any
+    world: World, spec_of: Spec, row: Any, clearing: str
 ) -> None:
     spec = spec_of(
         1000, 2500, 700, rule=row.rule, sampler=row.sampler, pricing=row.pricing, reference_weight_micros=300
     )
     for store in (False, True):
-        settled = world.run(spec, store_distributions=store)[-1]
+        settled = world.run(spec, store_distributions=store, clearing=clearing)[-1]
         verdict = verify([dict(line) for line in settled.receipt])
         assert verdict.holds, verdict
         assert verdict.level == ("distributions" if store else "arithmetic")
 
 
-def test_decoder_draws_for_an_auction_alone_what_it_draws_among_31_others(world: World, spec_of: Spec) -> None:
+@pytest.mark.parametrize("clearing", ["auto", "torch"])
+def test_decoder_draws_for_an_auction_alone_what_it_draws_among_31_others(
+    world: World, spec_of: Spec, clearing: str
+) -> None:
     rules = ({}, {"rule": "log_linear"}, {"sampler": "race"}, {"pricing": "expected"}, {"reference_weight_micros": 500})
     mine = spec_of(1000, 2000, 1500)
-    alone = world.run(mine)
-    crowd = world()
+    alone = world.run(mine, clearing=clearing)
+    crowd = world(clearing=clearing)
     for number in range(15):
         crowd.submit(
             spec_of(*range(500, 900 + 100 * (number % 4), 200), seed=number, **rules[number % 5]), f"before {number}"

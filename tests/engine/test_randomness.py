@@ -11,6 +11,7 @@ import torch
 from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.randomness import (
     coupled_randomness,
+    coupled_uniforms,
     exponential,
     race_randomness,
     seed_bytes,
@@ -85,6 +86,14 @@ def test_seed_is_refused_out_of_range(seed: int) -> None:
 def test_step_is_refused_out_of_range(step: int) -> None:
     with pytest.raises(InvalidInput, match="step"):
         step_key(0, step)
+
+
+def test_coupled_uniforms_are_those_of_their_purposes() -> None:
+    key, ids = step_key(3, 4), ("alpha", "β", "")
+    others = [uniform(key, "counterfactual", agent_id) for agent_id in ids]
+    assert coupled_uniforms(key, ids) == [uniform(key, "token"), uniform(key, "price"), *others]
+    with pytest.raises(InvalidInput, match="not 31"):
+        coupled_uniforms(key[1:], ids)
 
 
 def test_word_is_refused_without_a_whole_key() -> None:

@@ -55,6 +55,17 @@ def test_library_is_built_once_and_again_when_its_source_changes(folder: Path, w
 
 @needs_compiler
 @pytest.mark.slow
+def test_library_is_built_again_when_a_header_beside_its_source_changes(folder: Path, write: Write) -> None:
+    source = write('#include "number.hpp"\n' + answer(0).replace("0", "NUMBER"))
+    for number in (3, 4):
+        source.with_name("number.hpp").write_text(f"constexpr int NUMBER = {number};")
+        load_library.cache_clear()
+        assert load_library(source).answer() == number
+    assert len(list(folder.iterdir())) == 2
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_source_that_does_not_compile_says_so_on_one_line_and_leaves_nothing(folder: Path, write: Write) -> None:
     with pytest.raises(NotCompiled, match=r"does not compile answer.cpp: .*error.*") as raised:
         load_library(write("int answer() { return nothing; }"))
