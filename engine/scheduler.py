@@ -12,7 +12,7 @@ bounded, so that running auctions keep their pace. It must not know what is writ
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,12 +109,13 @@ class Scheduler(Generic[T]):
         assert self._ahead is None, "a step is launched when the one before has been taken"
         if not self.running:
             return
+        stepped, compute = self._launch()
         begun = Event()
 
         def run() -> _Step[T]:
             with torch.inference_mode():
                 begun.set()
-                return self._step_running()
+                return stepped, compute()
 
         self._ahead = self._thread.submit(run)
         begun.wait()  # the caller would keep Python to itself for milliseconds, and the step would begin after it
@@ -130,8 +131,12 @@ class Scheduler(Generic[T]):
         Returns the auctions whose next token is to be drawn, and the logits of their rows in that order. What was
         launched before is taken up, without the auctions that were removed since.
         """
-        stepped, logits = self._step_running() if self._ahead is None else self._ahead.result()
-        self._ahead = None
+        if self._ahead is None:
+            stepped, compute = self._launch()
+            logits = compute()
+        else:
+            stepped, logits = self._ahead.result()
+            self._ahead = None
         gone = [auction for auction in stepped if auction.gang is None]
         if gone:
             rows = torch.split(logits, [len(auction.prompts) for auction in stepped])
@@ -149,15 +154,15 @@ class Scheduler(Generic[T]):
     def _prefill_tokens(self) -> int:
         return self.max_prefill_tokens if self.running else max(self.max_prefill_tokens, MAX_IDLE_PREFILL_TOKENS)
 
-    def _step_running(self) -> _Step[T]:
-        """One step of everybody that runs, after as many as it takes have given their memory back."""
+    def _launch(self) -> tuple[list[T], Callable[[], Float[Tensor, "rows vocab"]]]:
+        """A step of everybody that runs, ready to be computed, after as many as it takes have given memory back."""
         while self.running:
             tokens = torch.tensor([auction.token_ids[-1] for auction in self.running], device=self.model.device)
             try:
-                return list(self.running), self.model.step(_gangs(self.running), tokens)
+                return list(self.running), self.model.launch(_gangs(self.running), tokens)
             except NoRoom:
                 self._preempt()
-        return [], torch.empty(0, self.model.vocab_size, device=self.model.device)
+        return [], lambda: torch.empty(0, self.model.vocab_size, device=self.model.device)
 
     def _preempt(self) -> None:
         """Send the youngest auction back to the head of the queue."""

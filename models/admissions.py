@@ -5,11 +5,11 @@ It must not know how a model computes: it only counts rows and tokens, and words
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenauction.models import base
@@ -160,3 +160,14 @@ class Admitting:
 
     def preload(self, gang: base.Gang, max_tokens: int) -> bool:
         return False
+
+    def launch(
+        self, gangs: Sequence[base.Gang], tokens: Int[Tensor, " gangs"]
+    ) -> Callable[[], Float[Tensor, "rows vocab"]]:
+        """As the protocol says, of a model whose step is in one part."""
+        logits = self.step(gangs, tokens)
+        return lambda: logits
+
+    def step(self, gangs: Sequence[base.Gang], tokens: Int[Tensor, " gangs"]) -> Float[Tensor, "rows vocab"]:
+        """As the protocol says, of a model whose step is in two parts."""
+        return self.launch(gangs, tokens)()

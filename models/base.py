@@ -12,7 +12,7 @@ of a gang; the prompts in front of it differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -171,6 +171,12 @@ class LanguageModel(Protocol):
         again later, its text behind its prompts. A gang alone always has room for what it was admitted for.
         `gangs` may be any of the prefilled gangs in any order; those that are left out stay exactly as they are. Tokens
         are not read back to be checked, since that would make the device wait: draw them from the logits.
+        """
+
+    def launch(self, gangs: Sequence[Gang], tokens: Int[Tensor, " gangs"]) -> Callable[[], Float[Tensor, "rows vocab"]]:
+        """`step` in two parts: all but the computing now, with its errors; what is returned computes the logits.
+
+        It may be called in another thread, once, before anything else is asked of the model.
         """
 
     def rollback(self, gang: Gang, num_tokens: int) -> None:

@@ -52,6 +52,9 @@ class Network(Protocol):
     def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
         """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
 
+    def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
+        """`forward`, when what is returned is called: once, in any thread, before any other."""
+
 
 NETWORKS: dict[str, Callable[[LlamaWeights, str], Network]] = {
     "cpp": CompiledNetwork,
@@ -176,17 +179,19 @@ class LlamaModel(Admitting):
         self._admissions.record_prefill(gangs)
         return torch.cat(logits)
 
-    def step(self, gangs: Sequence[base.Gang], tokens: Int[Tensor, " gangs"]) -> Float32[Tensor, "rows vocab"]:
+    def launch(
+        self, gangs: Sequence[base.Gang], tokens: Int[Tensor, " gangs"]
+    ) -> Callable[[], Float32[Tensor, "rows vocab"]]:
         self._admissions.check_step(gangs, tokens)
         if not gangs:
-            return self._no_logits()
+            return self._no_logits
         lengths = [len(prompt) + gang.num_tokens + 1 for gang in gangs for prompt in gang.prompts]
         batch = self._assemble(gangs, lengths)
         ids = tokens.to(self.device, torch.long)[batch.gang_of_row]
-        logits = self._network.forward(TokenBatch(ids, batch.pages, batch.ones, lengths, batch.ones), self._cache)
+        compute = self._network.launch(TokenBatch(ids, batch.pages, batch.ones, lengths, batch.ones), self._cache)
         for gang in gangs:
             gang.num_tokens += 1
-        return logits
+        return compute
 
     def rollback(self, gang: base.Gang, num_tokens: int) -> None:
         self._admissions.check_rollback(gang, num_tokens)

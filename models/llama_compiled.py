@@ -7,7 +7,7 @@ It must not know of gangs, nor of prompts.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,10 @@ class CompiledNetwork:
 
     def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
         """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
+        return self.launch(batch, cache)()
+
+    def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
+        """`forward`, when what is returned is called: nothing but the C++, which leaves Python to other threads."""
         cos, sin = self._reach(max(batch.lengths))
         wanted = batch.wanted()
         logits = torch.empty(len(wanted), self.shape.vocab_size)
@@ -98,13 +102,15 @@ class CompiledNetwork:
             *(len(ids), *pages.shape, len(wanted), ids.data_ptr(), ctypes.addressof(counts), ctypes.addressof(lengths)),
             *(pages.data_ptr(), ctypes.addressof(places), cos.data_ptr(), sin.data_ptr(), ctypes.addressof(cached)),
         )
-        self._library.forward(
-            ctypes.byref(self._network),
-            ctypes.byref(passed),
-            ctypes.c_void_p(logits.data_ptr()),
-            ctypes.c_int64(torch.get_num_threads()),
-        )
-        return logits
+        pointed_to = (ids, pages, counts, lengths, places, cached, cos, sin)  # which must live until all is computed
+        numbers = ctypes.c_void_p(logits.data_ptr()), ctypes.c_int64(torch.get_num_threads())
+
+        def compute() -> Tensor:
+            self._library.forward(ctypes.byref(self._network), ctypes.byref(passed), *numbers)
+            assert pointed_to
+            return logits
+
+        return compute
 
     def _reach(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of at least the first `length` positions."""

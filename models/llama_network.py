@@ -6,8 +6,9 @@ value are one matrix product, and so are the MLP's gate and up. It must not know
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -113,6 +114,10 @@ class LlamaNetwork:
         wanted = None if is_all else torch.tensor(batch.wanted(), dtype=torch.long, device=self.device)
         with torch.no_grad():
             return self.compute(batch.ids, positions, row_slots[rows, positions], cache, attention, wanted)
+
+    def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
+        """`forward`, when what is returned is called."""
+        return partial(self.forward, batch, cache)
 
     def compute(
         self,

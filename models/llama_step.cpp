@@ -27,17 +27,17 @@
 
 namespace {
 
-// Accumulators of a tile stay in registers: rows of a tile with 4, and with 2, vectors of outputs.
+// The sums of a tile, ROWS rows of a panel's 4 vectors, stay in registers.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS_BY_4 = 6, ROWS_BY_2 = 12;
+constexpr int LANES = 16, ROWS = 6;
 #elif defined(__AVX2__)
-constexpr int LANES = 8, ROWS_BY_4 = 3, ROWS_BY_2 = 6;
+constexpr int LANES = 8, ROWS = 3;
 #else
-constexpr int LANES = 4, ROWS_BY_4 = 4, ROWS_BY_2 = 8;
+constexpr int LANES = 4, ROWS = 6;
 #endif
 constexpr int PANEL = 4 * LANES;
 constexpr int PAGE = 16;     // tokens
-constexpr int AHEAD = 1024;  // bytes of weights that are asked for before they are needed
+constexpr int AHEAD = 8192;  // bytes of weights that are asked for before they are needed
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
@@ -178,13 +178,15 @@ namespace {
 
 // sums[row][vector] = x·weightsᵀ for M rows and B vectors of outputs, from one panel; x is [num_inputs, M].
 template <class T, int M, int B>
-void multiply_tile(const T* weights, int64_t stride, int64_t num_inputs, const float* x, Floats* sums) {
+__attribute__((noinline)) void multiply_tile(const T* weights, int64_t num_inputs, const float* x, Floats* sums) {
   Floats acc[M][B] = {};
-  for (int64_t k = 0; k < num_inputs; ++k, weights += stride, x += M) {
-    __builtin_prefetch((const char*)weights + AHEAD);
+  for (int64_t k = 0; k < num_inputs; ++k, weights += B * LANES, x += M) {
     Floats w[B];
 #pragma GCC unroll 16
-    for (int b = 0; b < B; ++b) w[b] = weights_at(weights + b * LANES);
+    for (int b = 0; b < B; ++b) {
+      if (b * LANES * sizeof(T) % 64 == 0) __builtin_prefetch((const char*)(weights + b * LANES) + AHEAD);
+      w[b] = weights_at(weights + b * LANES);
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 16
@@ -197,20 +199,20 @@ void multiply_tile(const T* weights, int64_t stride, int64_t num_inputs, const f
 }
 
 template <class T, int M, int B> struct Tiles {  // the tile of at most M rows that `num_rows` rows need
-  static void multiply(int num_rows, const T* weights, int64_t stride, int64_t num_inputs, const float* x, Floats* sums) {
-    if (num_rows == M) return multiply_tile<T, M, B>(weights, stride, num_inputs, x, sums);
-    Tiles<T, M - 1, B>::multiply(num_rows, weights, stride, num_inputs, x, sums);
+  static void multiply(int num_rows, const T* weights, int64_t num_inputs, const float* x, Floats* sums) {
+    if (num_rows == M) return multiply_tile<T, M, B>(weights, num_inputs, x, sums);
+    Tiles<T, M - 1, B>::multiply(num_rows, weights, num_inputs, x, sums);
   }
 };
 template <class T, int B> struct Tiles<T, 0, B> {
-  static void multiply(int, const T*, int64_t, int64_t, const float*, Floats*) {}
+  static void multiply(int, const T*, int64_t, const float*, Floats*) {}
 };
 
-// Rows in tiles of at most `size`, each tile [num_inputs, its rows], so that a tile's next inputs lie side by side.
-void transpose(const float* x, int64_t num_rows, int64_t num_inputs, int size, std::vector<float>& to) {
+// Rows in tiles of at most ROWS, each tile [num_inputs, its rows], so that a tile's next inputs lie side by side.
+void transpose(const float* x, int64_t num_rows, int64_t num_inputs, std::vector<float>& to) {
   to.resize(num_rows * num_inputs);
-  for (int64_t row = 0; row < num_rows; row += size) {
-    const int64_t rows = std::min<int64_t>(size, num_rows - row);
+  for (int64_t row = 0; row < num_rows; row += ROWS) {
+    const int64_t rows = std::min<int64_t>(ROWS, num_rows - row);
     float* tile = &to[row * num_inputs];
     for (int64_t m = 0; m < rows; ++m)
       for (int64_t k = 0; k < num_inputs; ++k) tile[k * rows + m] = x[(row + m) * num_inputs + k];
@@ -241,35 +243,30 @@ void store(const Matrix& matrix, const Floats* sums, int num_rows, int num_vecto
 }
 
 template <class T, int B>
-void multiply_columns(const Matrix& matrix, const T* weights, int64_t stride, int64_t first, const float* x, int64_t num_rows, int size, Output out) {
-  Floats sums[ROWS_BY_2 * 2 + ROWS_BY_4 * 4];
-  for (int64_t row = 0; row < num_rows; row += size) {
-    const int rows = (int)std::min<int64_t>(size, num_rows - row);
-    Tiles<T, B == 4 ? ROWS_BY_4 : ROWS_BY_2, B>::multiply(rows, weights, stride, matrix.num_inputs, x + row * matrix.num_inputs, sums);
+void multiply_panel(const Matrix& matrix, int64_t first, const float* tiles, int64_t num_rows, Output out) {
+  const T* weights = (const T*)matrix.weights + first * matrix.num_inputs;
+  Floats sums[ROWS * B];
+  for (int64_t row = 0; row < num_rows; row += ROWS) {
+    const int rows = (int)std::min<int64_t>(ROWS, num_rows - row);
+    Tiles<T, ROWS, B>::multiply(rows, weights, matrix.num_inputs, tiles + row * matrix.num_inputs, sums);
     store(matrix, sums, rows, B, first, row, out);
   }
 }
 
 template <class T>
 void multiply_as(const Matrix& matrix, const float* x, int64_t num_rows, Output out, int thread, int num_threads) {
-  const int64_t padded = (matrix.num_outputs + LANES - 1) / LANES * LANES;
-  const Share panels((padded + PANEL - 1) / PANEL, thread, num_threads);
-  const int size = num_rows <= ROWS_BY_4 ? ROWS_BY_4 : ROWS_BY_2;
+  const int64_t num_vectors = (matrix.num_outputs + LANES - 1) / LANES;
+  const Share panels((num_vectors + 3) / 4, thread, num_threads);
   static thread_local std::vector<float> tiles;
-  transpose(x, num_rows, matrix.num_inputs, size, tiles);
+  transpose(x, num_rows, matrix.num_inputs, tiles);
   for (int64_t panel = panels.from; panel < panels.to; ++panel) {
-    const int64_t first = panel * PANEL, stride = std::min<int64_t>(PANEL, padded - first);
-    const T* weights = (const T*)matrix.weights + first * matrix.num_inputs;
-    const auto columns = [&](auto multiply, int64_t column) {
-      multiply(matrix, weights + column, stride, first + column, tiles.data(), num_rows, size, out);
-    };
-    int64_t column = 0;
-    if (stride == PANEL && size == ROWS_BY_4) {
-      columns(multiply_columns<T, 4>, 0);
-      column = PANEL;
+    const auto multiply = [&](auto what) { what(matrix, panel * PANEL, tiles.data(), num_rows, out); };
+    switch (std::min<int64_t>(4, num_vectors - 4 * panel)) {
+      case 4: multiply(multiply_panel<T, 4>); break;
+      case 3: multiply(multiply_panel<T, 3>); break;
+      case 2: multiply(multiply_panel<T, 2>); break;
+      default: multiply(multiply_panel<T, 1>);
     }
-    for (; column + 2 * LANES <= stride; column += 2 * LANES) columns(multiply_columns<T, 2>, column);
-    if (column < stride) columns(multiply_columns<T, 1>, column);
   }
 }
 
