@@ -49,11 +49,9 @@ class Network(Protocol):
     def cache_dtype(self) -> torch.dtype:
         """Of keys and values."""
 
-    def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
-        """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
-
     def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
-        """`forward`, when what is returned is called: once, in any thread, before any other."""
+        """What is returned writes the keys and values of the batch's tokens to their slots and returns the logits
+        behind those that are wanted; it is called once, in any thread, before any other."""
 
 
 NETWORKS: dict[str, Callable[[LlamaWeights, str], Network]] = {
@@ -238,7 +236,7 @@ class LlamaModel(Admitting):
         lengths = [start + count for start, count in zip(starts, counts, strict=True)]
         ids = [token for row, *span in zip(rows, starts, lengths, strict=True) for token in row.prompt[slice(*span)]]
         batch = TokenBatch(self._tensor(ids), self._page_tensor(rows), counts, lengths, num_wanted)
-        logits = self._network.forward(batch, cache)
+        logits = self._network.launch(batch, cache)()
         for row, length in zip(rows, lengths, strict=True):
             pages.record_read(row, length)
         return list(torch.split(logits, list(num_wanted)))

@@ -86,12 +86,9 @@ class CompiledNetwork:
     def cache_dtype(self) -> torch.dtype:
         return torch.float32
 
-    def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
-        """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
-        return self.launch(batch, cache)()
-
     def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
-        """`forward`, when what is returned is called: nothing but the C++, which leaves Python to other threads."""
+        """What is returned writes the keys and values of the batch's tokens to their slots and returns the logits
+        behind those that are wanted: one call of C++, which leaves Python to other threads."""
         cos, sin = self._reach(max(batch.lengths))
         wanted = batch.wanted()
         logits = torch.empty(len(wanted), self.shape.vocab_size)

@@ -116,7 +116,7 @@ class LlamaNetwork:
             return self.compute(batch.ids, positions, row_slots[rows, positions], cache, attention, wanted)
 
     def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
-        """`forward`, when what is returned is called."""
+        """`forward`, to be called."""
         return partial(self.forward, batch, cache)
 
     def compute(

@@ -113,13 +113,13 @@ def test_auctions_keep_their_pace_while_a_long_prompt_is_read_in_parts(monkeypat
 def sizes_of_passes(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens each forward pass has from now on."""
     sizes: list[int] = []
-    forward = model._network.forward
+    launch = model._network.launch
 
     def measured(batch: Any, cache: Any) -> Any:
         sizes.append(len(batch.ids))
-        return forward(batch, cache)
+        return launch(batch, cache)
 
-    monkeypatch.setattr(model._network, "forward", measured)
+    monkeypatch.setattr(model._network, "launch", measured)
     return sizes
 
 

@@ -105,13 +105,13 @@ def test_gang_admitted_first_and_prefilled_last_still_has_its_beginning_computed
 def test_common_beginning_is_computed_once(runner: str, checked: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     model = checked("llama", runner)
     sizes: list[int] = []
-    forward = model.model._network.forward
+    launch = model.model._network.launch
 
-    def measure(batch: TokenBatch, cache: Any) -> torch.Tensor:
+    def measure(batch: TokenBatch, cache: Any) -> Any:
         sizes.append(len(batch.ids))
-        return forward(batch, cache)
+        return launch(batch, cache)
 
-    monkeypatch.setattr(model.model._network, "forward", measure)
+    monkeypatch.setattr(model.model._network, "launch", measure)
     model.join([[*COMMON, 40], [*COMMON, 41]])
     model.join([[*COMMON, 42]])
     shared = 2 * PAGE_SIZE
