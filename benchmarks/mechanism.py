@@ -94,12 +94,14 @@ def main() -> None:
     """Measure every case and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.4, help="for every case and way")
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=VOCABULARIES)
     arguments = parser.parse_args()
     use_threads()
     bandwidth = read_bandwidth()
     with torch.inference_mode():
         results = [
-            measure(*case, bandwidth, arguments.seconds) for case in itertools.product(VOCABULARIES, AGENTS, AUCTIONS)
+            measure(*case, bandwidth, arguments.seconds)
+            for case in itertools.product(arguments.vocabularies, AGENTS, AUCTIONS)
         ]
     title = f"ms per step; {torch.get_num_threads()} thread(s), torch {torch.__version__}, {bandwidth / 1e9:.1f} GB/s"
     columns = ("vocab", "agents", "auctions", "fused", "p10", "torch", "p10", "floor", "÷ floor", "speed-up")

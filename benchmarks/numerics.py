@@ -98,7 +98,9 @@ def main() -> None:
     model = load_model(None, max_rows=128)
     truth = write(model, specs)
     exact = [read(model, spec, text) for spec, text in zip(specs, truth, strict=True)]
-    cases = [("float32", "packed"), ("bf16", "cpp"), ("int8", "cpp"), ("bf16", "packed"), ("int8", "packed")]
+    cases = [("float32", "packed"), ("bf16", "packed"), ("int8", "packed")]
+    if model.runner == "cpp":
+        cases[1:1] = [("bf16", "cpp"), ("int8", "cpp")]
     results = [
         {"runner": runner}
         | compare(name, load_model(None, max_rows=128, runner=runner, numerics=name), specs, truth, exact)
