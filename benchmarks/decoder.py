@@ -198,6 +198,7 @@ def plot(results: list[dict[str, Any]], title: str, path: Path) -> None:
         right.plot([r["auctions"] for r in many], [r["tokens_per_s"] for r in many], marker="o", label=" ".join(name))
     for axes, x, y in ((left, "agents of one auction", "ms per token, p50"), (right, "auctions of 3", "tokens per s")):
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
         axes.set(xlabel=x, ylabel=y, ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)

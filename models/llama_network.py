@@ -131,6 +131,7 @@ class LlamaNetwork:
         """The forward pass itself, tensors in and out; logits behind the tokens `wanted` (all if left out)."""
         x = F.embedding(ids, self._embedding)
         cos, sin = (angle.to(x.dtype)[:, None] for angle in self._angles(positions))  # [tokens, 1, size]
+        sin = torch.cat((-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]), dim=-1)
         for layer, cached in zip(self._layers, cache, strict=True):
             x = self._attend(x, layer, cached, cos, sin, slots, attention)
             gate, up = layer.gate_up(self._normalise(x, layer.norms.mlp)).chunk(2, dim=-1)
@@ -151,17 +152,15 @@ class LlamaNetwork:
             queries, keys = rotated[:, : shape.num_heads], rotated[:, shape.num_heads :]
             pair = self._normalise(queries, layer.norms.query), self._normalise(keys, layer.norms.key)
             rotated = torch.cat(pair, dim=1)
-        rotated = rotated * cos + _rotate_half(rotated) * sin
+        halves = rotated.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+        rotated = torch.addcmul(rotated * cos, halves, sin)
         cached.keys.index_copy_(0, slots, rotated[:, shape.num_heads :])
         cached.values.index_copy_(0, slots, values)
         mixed = attention(rotated[:, : shape.num_heads], cached)
         return x + layer.out(mixed.reshape(num_tokens, -1))
 
     def _normalise(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMS norm, computed in float32 as transformers does."""
-        wide = x.float()
-        scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.shape.norm_eps)
-        return weight * scaled.to(x.dtype)
+        return F.rms_norm(x, weight.shape, weight, self.shape.norm_eps)
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,3 @@ class _Layer:
     def of(cls, layer: LayerWeights, numerics: str) -> _Layer:
         products = (product(affine, numerics) for affine in (layer.qkv, layer.out, layer.gate_up, layer.down))
         return cls(layer.norms.to(DTYPES[numerics]), *products)
-
-
-def _rotate_half(x: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)

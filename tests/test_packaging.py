@@ -33,6 +33,7 @@ INDISPENSABLE = frozenset(
         "engine/exponentials.hpp",
         "models/base.py",
         "models/llama_step.cpp",
+        "models/panels.hpp",
         "models/default/config.json",
         "models/default/model.safetensors",
         "models/default/tokenizer.json",
