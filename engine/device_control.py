@@ -64,8 +64,13 @@ class Controller:
         known = set(self._gangs)
         kept = [seat.gang for seat in seats if seat.gang in known]
         assert [seat.gang for seat in seats[: len(kept)]] == kept, "who comes stands behind those that stay"
-        self._keep(kept)
-        self._add(seats[len(kept) :], len(kept), sum(gang.num_rows for gang in kept))
+        if kept:
+            self._keep(kept)
+        if len(kept) < len(seats):
+            self._add(seats[len(kept) :], len(kept), sum(gang.num_rows for gang in kept))
+        num_rows = sum(seat.gang.num_rows for seat in seats)
+        self.buffers.lengths[num_rows:].zero_()
+        self.buffers.pages[num_rows:].fill_(self.buffers.spare_page)
         self._describe(seats)
         self._gangs = [seat.gang for seat in seats]
 
@@ -87,14 +92,14 @@ class Controller:
                 tensor[: len(source)].copy_(tensor[index])
 
     def _add(self, seats: Sequence[Seat], number: int, row: int) -> None:
-        """Put those that come behind the others, as the host knows them; behind them are rows of nobody."""
-        buffers, spare = self.buffers, self.buffers.spare_page
+        """Put those that come behind the others, as the host knows them."""
+        buffers = self.buffers
         tokens = np.array([seat.auction.token_ids[-1] for seat in seats], np.int64)
         totals = np.array([exact for seat in seats for exact in seat.auction.exact_micros])
         # `grow` has counted the token in that the coming step appends.
         lengths = [len(prompt) + seat.gang.num_tokens - 1 for seat in seats for prompt in seat.gang.prompts]
         tables = [pages for seat in seats for pages in self.model.pages_of(seat.gang)]
-        pages = np.full((len(tables), self.model.num_columns), spare, np.int32)
+        pages = np.full((len(tables), self.model.num_columns), buffers.spare_page, np.int32)
         for place, table in enumerate(tables):
             pages[place, : len(table)] = table
         stop = row + len(lengths)
@@ -102,8 +107,6 @@ class Controller:
         buffers.totals[row:stop].copy_(self._on_device(totals))
         buffers.lengths[row:stop].copy_(self._on_device(np.array(lengths, np.int64)))
         buffers.pages[row:stop].copy_(self._on_device(pages))
-        buffers.lengths[stop:].zero_()
-        buffers.pages[stop:].fill_(spare)
 
     def _describe(self, seats: Sequence[Seat]) -> None:
         """What holds for as long as nobody comes or goes."""
