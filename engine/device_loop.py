@@ -83,7 +83,7 @@ class DeviceLoop(Generic[T]):
         self.model = model
         most = Bucket(model.max_rows, model.max_rows, 1)
         self.buffers = Buffers.new(most, model.num_columns, model.spare_page, model.device)
-        self._step = DeviceStep(model, self.buffers, capture=capture, clear=clear)
+        self.device_step = DeviceStep(model, self.buffers, capture=capture, clear=clear)
         self._controller = Controller(model, self.buffers)
         flat, is_cuda = self.buffers.result.flat, model.device.type == "cuda"
         self._ring = [torch.empty(flat.shape, dtype=flat.dtype, pin_memory=is_cuda) for _ in range(_RING)]
@@ -112,9 +112,9 @@ class DeviceLoop(Generic[T]):
 
     def _start(self, performances: list[T], seats: list[Seat], pages: list[int]) -> _Flight[T]:
         bucket = Bucket.of([seat.gang.num_rows for seat in seats], self.buffers.most)
-        self._step.prepare(bucket)
+        self.device_step.prepare(bucket)
         self._controller.tell(seats, pages)
-        self._step.run(bucket)
+        self.device_step.run(bucket)
         place = self._num_started % _RING
         self._num_started += 1
         result, arrived = self._ring[place], self._events[place]
