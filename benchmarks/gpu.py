@@ -27,7 +27,7 @@ import shapes
 import torch
 from gpu_peers import Batched, Compiled
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tokenauction.clients.cli.compose import new_decoder
 from tokenauction.engine.decoder import Decoder
@@ -225,7 +225,12 @@ def print_table(shape: str, rows: list[dict[str, Any]], title: str) -> None:
     """One shape's rows for people."""
     columns = ["ms_p50", "ms_p99", "tokens_per_s", "device_ms", "clearing_ms", "auction_share"]
     columns += ["floor_ms", "over_floor"]
-    table = Table("", "auctions", *(column.replace("_", " ") for column in columns), title=f"{shape}; {title}")
+    table = Table(
+        Column("", no_wrap=True),
+        "auctions",
+        *(column.replace("_", " ") for column in columns),
+        title=f"{shape}; {title}",
+    )
     for row in rows:
         cells = (f"{row[column]:.3g}" if column in row else "" for column in columns)
         table.add_row(row["name"] + (" (skipped)" if "skipped" in row else ""), str(row["auctions"]), *cells)

@@ -159,7 +159,7 @@ class Scheduler(Generic[T]):
         return self.max_prefill_tokens if self.running else max(self.max_prefill_tokens, MAX_IDLE_PREFILL_TOKENS)
 
     def _launch(self) -> tuple[list[T], Callable[[], Float[Tensor, "rows vocab"]]]:
-        """A step of everybody that runs here, ready to be computed, after as many as it takes have given memory back."""
+        """A step of everybody that runs here, to be computed, after as many as it takes have given memory back."""
         while here := [auction for auction in self.running if not auction.is_elsewhere]:
             tokens = torch.tensor([auction.token_ids[-1] for auction in here], device=self.model.device)
             try:

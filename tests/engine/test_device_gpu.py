@@ -136,9 +136,7 @@ def test_auction_among_31_others_is_alone_up_to_rounding(numerics: str, toleranc
     for spec, among in zip(specs, crowd, strict=True):
         [alone] = write(decoder, spec)
         for here, there in zip(among[1:-1], alone[1:-1], strict=False):
-            if (
-                here["token"] != there["token"]
-            ):  # the uniform fell between two cumulative sums: from here on, other texts
+            if here["token"] != there["token"]:  # the uniform fell between two sums: from here on, other texts
                 num_parted += 1
                 break
             assert here["p"] == pytest.approx(there["p"], abs=tolerance)
