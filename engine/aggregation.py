@@ -37,7 +37,7 @@ def faults(
     distributions: Float[Tensor, "auctions agents vocab"], weights: Float64[Tensor, "auctions agents"], rule: Rule
 ) -> dict[int, TokenAuctionError]:
     """Return the auctions that cannot be cleared, each with its error (InvalidBid, NoWeight, …), without raising it."""
-    signs = _fault_signs(distributions, weights, rule)
+    signs = fault_signs(distributions, weights, rule)
     if not bool(signs.any()):
         return {}
     found = {auction: signs.index(True) for auction, signs in enumerate(signs.T.tolist()) if True in signs}
@@ -61,7 +61,7 @@ def check(
         raise type(first)(str(first) if len(weights) == 1 else f"auction {', '.join(alike)}: {first}")
 
 
-def _fault_signs(
+def fault_signs(
     distributions: Float[Tensor, "auctions agents vocab"], weights: Float64[Tensor, "auctions agents"], rule: Rule
 ) -> Bool[Tensor, "kinds auctions"]:
     """Return which auctions show which of `_FAULTS`; stays on the device."""

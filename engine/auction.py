@@ -16,6 +16,7 @@ An action that its state does not allow raises IllegalTransition and changes not
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -128,11 +129,21 @@ class Auction:
 
     def read_bids(self) -> Bids:
         """The bids that the next step uses: the one place where a step reads them."""
-        submitted = list(self._bids)
+        return self._weigh(self._bids, self._absent)
+
+    def reweigh(self, bids: Bids) -> Bids:
+        """The same bids against what budgets hold now: of a step that began before the one in front was recorded."""
+        names = zip(self.spec.agents, bids.status, strict=False)
+        return self._weigh(
+            bids.submitted[: len(self.spec.agents)], {agent.id for agent, status in names if status == "absent"}
+        )
+
+    def _weigh(self, bids: Sequence[int], absent: Collection[str]) -> Bids:
+        submitted = list(bids)
         effective, status = [], []
         for agent, bid, total in zip(self.spec.agents, submitted, self.totals_micros, strict=False):
             left = bid if agent.budget_micros is None else min(bid, agent.budget_micros - total)
-            is_absent = agent.id in self._absent
+            is_absent = agent.id in absent
             effective.append(0 if is_absent else left)
             status.append("absent" if is_absent else "no_bid" if bid == 0 else "budget_spent" if left == 0 else "bid")
         if self.spec.has_reference:

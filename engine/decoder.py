@@ -12,10 +12,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from tokenauction.engine.auction import LIVE, Auction, Bids, Charges, State
+from tokenauction.engine.device_loop import DeviceLoop, Landed, is_covered
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
 from tokenauction.engine.fused_clearing import ClearingChoice, cleared_by
@@ -29,7 +31,9 @@ from tokenauction.engine.recorder import Recorder, Stamp
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
-from tokenauction.models.base import Gang, LanguageModel, TextStream
+from tokenauction.models.base import DeviceModel, Gang, LanguageModel, NoRoom, TextStream
+
+StepsChoice = Literal["auto", "device"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Performance:
     policy: Policy
     recorder: Recorder
     stream: TextStream
+    is_elsewhere: bool = False  # its steps are the device loop's, from the second token on
     gang: Gang | None = None
     is_created: bool = False
     is_cancelled: bool = False
@@ -95,10 +100,12 @@ class Decoder:
         entropy: Callable[[int], bytes],
         store_distributions: bool = False,
         clearing: ClearingChoice = "auto",
+        steps: StepsChoice = "auto",
     ) -> None:
         """`stamp` gives event ids and times, `entropy(n)` n fresh random bytes: the only two things not repeatable.
 
-        `clearing` may insist on compiled code or on torch; see `fused_clearing.cleared_by`.
+        `clearing` may insist on compiled code or on torch; see `fused_clearing.cleared_by`. `steps` says where those
+        that `device_loop` covers are computed: on the device where a model on CUDA can, as "auto", or in any case.
         """
         self.model = model
         self.stamp = stamp
@@ -106,6 +113,11 @@ class Decoder:
         self.store_distributions = store_distributions
         self.clearing = clearing
         self.scheduler: Scheduler[Performance] = Scheduler(model)
+        self.device: DeviceLoop[Performance] | None = None
+        on_cuda = model.device.type == "cuda"
+        if steps == "device" or (steps == "auto" and on_cuda and isinstance(model, DeviceModel)):
+            assert isinstance(model, DeviceModel), "only a DeviceModel steps on the device"
+            self.device = DeviceLoop(model, capture=on_cuda)
 
     def submit(self, spec: AuctionSpec, prompts: Sequence[Sequence[int]], policy: Policy, auction_id: str) -> Auction:
         """Queue an auction: one prompt (token ids) for each of `spec.row_ids`. Returns its state, through which bids
@@ -123,7 +135,9 @@ class Decoder:
         seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
         auction = Auction(spec, auction_id)
         tokenizer = self.model.tokenizer
-        provenance = Provenance.of(self.model, prompts, cleared_by(spec, self.model.device, self.clearing))
+        is_elsewhere = self.device is not None and is_covered(spec, policy) and not self.store_distributions
+        way = "device" if is_elsewhere else cleared_by(spec, self.model.device, self.clearing)
+        provenance = Provenance.of(self.model, prompts, way)
         recorder = Recorder(
             auction,
             seed.value,
@@ -135,7 +149,9 @@ class Decoder:
             self.store_distributions,
         )
         rows = [list(prompt) for prompt in prompts]
-        self.scheduler.waiting.append(Performance(auction, rows, policy, recorder, tokenizer.text_stream()))
+        self.scheduler.waiting.append(
+            Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere)
+        )
         return auction
 
     def cancel(self, auction_id: str) -> None:
@@ -169,17 +185,31 @@ class Decoder:
         with torch.inference_mode():
             self.scheduler.wait()
             events = [*self._end_cancelled(), *self._announce(), *self._admit()]
-            performances, logits = self.scheduler.step()
-            standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
-            bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
-            keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
-            outcomes = clear_step(standings, bids, keys, logits, self.clearing)
-            taken = list(map(self._take_in, performances, bids, outcomes))
+            steps = [*self._step_on_device(), *self._step_here()]
+            taken = [self._take_in(step.performance, step.bids, step.outcome) for step in steps]
             self.scheduler.launch()
             latency_ms = (time.perf_counter() - started) * 1e3
-            for performance, bid, key, outcome, what in zip(performances, bids, keys, outcomes, taken, strict=True):
-                events += self._tell(performance, bid, key, outcome, what, latency_ms)
+            for step, what in zip(steps, taken, strict=True):
+                events += self._tell(step, what, latency_ms)
         return events
+
+    def _step_here(self) -> list[Landed[Performance]]:
+        """Run the model, clear, and bring what was decided to the host."""
+        performances, logits = self.scheduler.step()
+        standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
+        bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
+        keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
+        outcomes = clear_step(standings, bids, keys, logits, self.clearing)
+        return list(map(Landed, performances, bids, keys, outcomes))
+
+    def _step_on_device(self) -> list[Landed[Performance]]:
+        """Start the next step of those on the device; what the one before decided."""
+        while self.device is not None:
+            try:
+                return self.device.step([p for p in self.scheduler.running if p.is_elsewhere])
+            except NoRoom:
+                self.scheduler.preempt()
+        return []
 
     def _announce(self) -> Iterator[Event]:
         for performance in self.scheduler.everybody():
@@ -217,20 +247,14 @@ class Decoder:
             self.scheduler.remove(performance)
         return _Taken(text, charges, reason)
 
-    def _tell(
-        self,
-        performance: Performance,
-        bids: Bids,
-        key: bytes,
-        outcome: StepOutcome | TokenAuctionError,
-        taken: _Taken,
-        latency_ms: float,
-    ) -> Iterator[Event]:
+    def _tell(self, step: Landed[Performance], taken: _Taken, latency_ms: float) -> Iterator[Event]:
         """The events of a step that was taken in."""
+        performance, outcome = step.performance, step.outcome
         if not isinstance(outcome, TokenAuctionError):
             assert taken.charges is not None, "who has drawn a token has been charged for it"
-            step = performance.auction.num_tokens - 1
-            yield performance.recorder.token(step, outcome, bids, taken.charges, taken.text, key, latency_ms)
+            yield performance.recorder.token(
+                performance.auction.num_tokens - 1, outcome, step.bids, taken.charges, taken.text, step.key, latency_ms
+            )
         elif taken.reason == "error":
             yield from self._fail(performance, outcome.code, str(outcome))
             return

@@ -24,5 +24,5 @@ class StepOutcome:
     log_partitions: tuple[float | None, ...]  # log_linear: at the critical bid
     divergences: tuple[float | None, ...]  # what an expected or KL-Clarke payment follows from
     own_tokens: tuple[int | None, ...]  # race: the token each row would have drawn by itself
-    distributions: Tensor  # [rows, vocab], on the device
-    aggregate: Tensor  # [vocab], on the device
+    distributions: Tensor | None = None  # [rows, vocab], on the device; None where a step leaves none behind
+    aggregate: Tensor | None = None  # [vocab], on the device; likewise

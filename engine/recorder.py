@@ -160,6 +160,7 @@ class Recorder:
             if any(value is not None for value in column):
                 content[name] = list(column)
         if self.store_distributions:
+            assert outcome.distributions is not None, "the decoder stores steps that leave distributions behind"
             packed = [pack_distribution(row.double().cpu().numpy()) for row in outcome.distributions]
             content["distributions"] = [data for data, _ in packed]
             content["distribution_hashes"] = [digest for _, digest in packed]
@@ -167,6 +168,7 @@ class Recorder:
 
     def _top_tokens(self, outcome: StepOutcome) -> dict[str, Any]:
         """The most likely tokens of the aggregate and of every row, most likely first."""
+        assert outcome.aggregate is not None and outcome.distributions is not None, "as above"
         rows = torch.cat((outcome.aggregate[None].double(), outcome.distributions.double()))
         top = rows.topk(min(self.auction.spec.top_tokens, rows.shape[-1]))
         tables = [

@@ -36,6 +36,10 @@ class Gangable(Protocol):
     gang: Gang | None
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether somebody else steps it, once its prompts are read and their last logits used."""
+
+    @property
     def prompts(self) -> Sequence[Sequence[int]]:
         """Token ids, one prompt a row."""
 
@@ -107,7 +111,7 @@ class Scheduler(Generic[T]):
     def launch(self) -> None:
         """Begin the next step of those that run, beside whatever the caller does until it calls `wait` or `step`."""
         assert self._ahead is None, "a step is launched when the one before has been taken"
-        if not self.running:
+        if all(auction.is_elsewhere for auction in self.running):
             return
         stepped, compute = self._launch()
         begun = Event()
@@ -155,16 +159,16 @@ class Scheduler(Generic[T]):
         return self.max_prefill_tokens if self.running else max(self.max_prefill_tokens, MAX_IDLE_PREFILL_TOKENS)
 
     def _launch(self) -> tuple[list[T], Callable[[], Float[Tensor, "rows vocab"]]]:
-        """A step of everybody that runs, ready to be computed, after as many as it takes have given memory back."""
-        while self.running:
-            tokens = torch.tensor([auction.token_ids[-1] for auction in self.running], device=self.model.device)
+        """A step of everybody that runs here, to be computed, after as many as it takes have given memory back."""
+        while here := [auction for auction in self.running if not auction.is_elsewhere]:
+            tokens = torch.tensor([auction.token_ids[-1] for auction in here], device=self.model.device)
             try:
-                return list(self.running), self.model.launch(_gangs(self.running), tokens)
+                return here, self.model.launch(_gangs(here), tokens)
             except NoRoom:
-                self._preempt()
+                self.preempt()
         return [], lambda: torch.empty(0, self.model.vocab_size, device=self.model.device)
 
-    def _preempt(self) -> None:
+    def preempt(self) -> None:
         """Send the youngest auction back to the head of the queue."""
         assert len(self.running) + len(self.reading) > 1, "an auction that was admitted fits when it is alone"
         youngest = (self.reading or self.running).pop()

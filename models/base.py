@@ -192,3 +192,42 @@ class LanguageModel(Protocol):
 
     def release(self, gang: Gang) -> None:
         """Free the rows of `gang`; releasing twice does nothing."""
+
+
+@runtime_checkable
+class DeviceModel(LanguageModel, Protocol):
+    """A model that also steps from tensors alone: which rows, how long, and on which pages their keys and values lie.
+
+    Then nothing waits for the host, a CUDA graph can hold the step, and the next one can begin before anybody has read
+    what this one gave. Gangs are admitted, prefilled and released as ever; for each token of theirs that `decode`
+    appends, `grow` is called once, in front of it.
+    """
+
+    @property
+    def page_size(self) -> int:
+        """Tokens of one row that a page holds."""
+
+    @property
+    def num_columns(self) -> int:
+        """The most pages that a row can hold."""
+
+    @property
+    def spare_page(self) -> int:
+        """A page of nobody, where rows that are padding write."""
+
+    def pages_of(self, gang: Gang) -> list[list[int]]:
+        """The pages of every row, in order, as they are now."""
+
+    def grow(self, gangs: Sequence[Gang]) -> list[int]:
+        """Make room for one more token in every row and count it as taken in; the page it goes to, row after row.
+
+        Raises NoRoom, and changes nothing, when memory does not reach for all of these gangs.
+        """
+
+    def decode(
+        self, ids: Int[Tensor, " rows"], lengths: Int[Tensor, " rows"], pages: Int[Tensor, "rows columns"]
+    ) -> Float[Tensor, "rows vocab"]:
+        """Append ids[r] to a row that holds lengths[r] tokens on its pages[r]; the next logits, dense, in float32.
+
+        All of these are on the device and stay there: nothing is read back.
+        """

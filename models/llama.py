@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,42 +23,13 @@ from tokenauction.models.admissions import Admissions, Admitting, context_length
 from tokenauction.models.causal_network import DTYPES
 from tokenauction.models.checkpoint import hash_files, hash_parameters
 from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
-from tokenauction.models.llama_compiled import CompiledNetwork
-from tokenauction.models.llama_config import LlamaShape, unsupported
-from tokenauction.models.llama_network import LlamaNetwork
+from tokenauction.models.llama_config import unsupported
+from tokenauction.models.llama_networks import NETWORKS
 from tokenauction.models.llama_weights import LlamaWeights
 from tokenauction.models.token_batch import Keys, TokenBatch
 
 CACHE_BYTES = 2**31  # keys and values of all rows together, unless `cache_bytes` says otherwise
 MAX_SCORED_TOKENS = 2048  # tokens of one pass of `score`: their logits are its largest tensor
-
-
-class Network(Protocol):
-    """A forward pass of the family; the same interface whatever code is behind it."""
-
-    @property
-    def shape(self) -> LlamaShape: ...
-
-    @property
-    def runner(self) -> str: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        """Of keys and values."""
-
-    def launch(self, batch: TokenBatch, cache: Sequence[Keys]) -> Callable[[], Float32[Tensor, "wanted vocab"]]:
-        """What is returned writes the keys and values of the batch's tokens to their slots and returns the logits
-        behind those that are wanted; it is called once, in any thread, before any other."""
-
-
-NETWORKS: dict[str, Callable[[LlamaWeights, str], Network]] = {
-    "cpp": CompiledNetwork,
-    "packed": LlamaNetwork,
-    "cuda": LlamaNetwork,
-}
 
 
 @dataclass(frozen=True)
@@ -90,10 +61,9 @@ class LlamaModel(Admitting):
     ) -> None:
         """Take over the weights of `model`, on its device, for one of NETWORKS and "float32", "bf16" or "int8".
 
-        Without `numerics` they are what the model's dtype says. At most `cache_bytes` are ever used for keys and
-        values: a gang waits until its prompts and a beginning of its text fit, and one
-        that could never fit is refused. Raises
-        ValueError if the family does not include the model, and NotCompiled.
+        Without `numerics` they are what the model's dtype says. At most `cache_bytes` are ever used for keys and values
+        (and a page of nobody's): a gang waits until its prompts and a beginning of its text fit, and one that could
+        never fit is refused. Raises ValueError if the family does not include the model, and NotCompiled.
         """
         max_length = context_length(model.config, max_length)
         reason = unsupported(model.config, max_length)
@@ -111,7 +81,7 @@ class LlamaModel(Admitting):
         if num_pages < 1:
             raise ValueError(f"cache_bytes is {cache_bytes}; {PAGE_SIZE} tokens of one row take {bytes_per_page} bytes")
         self._pages = PageTable(num_pages)
-        self._cache = self._new_cache(num_pages)
+        self._cache = self._new_cache(num_pages + 1)  # the last is nobody's: see `llama_cuda`
         self._rows: dict[base.Gang, list[Row]] = {}
         self._batch: _Batch | None = None
 

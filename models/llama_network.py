@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from tokenauction.models.llama_weights import LayerWeights, LlamaWeights, Norms
+from tokenauction.models.llama_weights import Angles, AngleTable, LayerWeights, LlamaWeights, Norms
 from tokenauction.models.products import DTYPES, Product, product
 from tokenauction.models.token_batch import Keys, TokenBatch
 
@@ -66,7 +67,13 @@ class PromptAttention:
         return mixed
 
 
-Attention = StepAttention | PromptAttention  # softmax(q·k/√size)-weighted means of the values a token looks at
+@runtime_checkable
+class Attention(Protocol):
+    """softmax(q·k/√size)-weighted means of the values a token looks at; its own are in the cache already."""
+
+    def __call__(
+        self, queries: Float[Tensor, "tokens heads size"], cached: Keys, /
+    ) -> Float[Tensor, "tokens heads size"]: ...
 
 
 class LlamaNetwork:
@@ -80,7 +87,7 @@ class LlamaNetwork:
         self._layers = [_Layer.of(layer, numerics) for layer in weights.layers]
         self._norm = weights.norm.to(dtype)
         self._head = product(weights.head, numerics)
-        self._angles = weights.angles
+        self._angles: Angles | AngleTable = weights.angles
 
     @property
     def runner(self) -> str:
@@ -93,6 +100,11 @@ class LlamaNetwork:
     @property
     def cache_dtype(self) -> torch.dtype:
         return self._embedding.dtype
+
+    def tabulate_angles(self, max_length: int) -> None:
+        """Compute the angles of the positions below `max_length` once; later calls of `compute` look them up."""
+        if isinstance(self._angles, Angles):
+            self._angles = self._angles.tabulated(max_length, self.device)
 
     def forward(self, batch: TokenBatch, cache: Sequence[Keys]) -> Float32[Tensor, "wanted vocab"]:
         """Write the keys and values of the batch's tokens to their slots; the logits behind those that are wanted."""
@@ -128,7 +140,10 @@ class LlamaNetwork:
         attention: Attention,
         wanted: Int[Tensor, " wanted"] | None = None,
     ) -> Float32[Tensor, "wanted vocab"]:
-        """The forward pass itself, tensors in and out; logits behind the tokens `wanted` (all if left out)."""
+        """The forward pass itself, tensors in and out; logits behind the tokens `wanted` (all if left out).
+
+        With tabulated angles nothing in it waits for a GPU, so a CUDA graph can hold it.
+        """
         x = F.embedding(ids, self._embedding)
         cos, sin = (angle.to(x.dtype)[:, None] for angle in self._angles(positions))  # [tokens, 1, size]
         sin = torch.cat((-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]), dim=-1)

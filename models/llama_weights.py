@@ -63,6 +63,22 @@ class Angles:
         cos, sin = self.rotary(torch.empty(1, device=positions.device), positions[None])
         return cos[0], sin[0]
 
+    def tabulated(self, max_length: int, device: torch.device) -> AngleTable:
+        """The same for the positions below `max_length`, computed now."""
+        return AngleTable(*self(torch.arange(max_length, device=device)))
+
+
+@dataclass(frozen=True)
+class AngleTable:
+    """`Angles` by heart: what depends on positions is looked up on the device, so that a CUDA graph can hold it."""
+
+    cos: _Turn
+    sin: _Turn
+
+    def __call__(self, positions: Int[Tensor, " tokens"]) -> tuple[_Turn, _Turn]:
+        """As `Angles`."""
+        return self.cos[positions], self.sin[positions]
+
 
 @dataclass(frozen=True)
 class LlamaWeights:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tokenauction.models.huggingface import HuggingFaceModel
 from tokenauction.models.llama import CACHE_BYTES, LlamaModel
 from tokenauction.models.llama_compiled import SOURCE
 from tokenauction.models.llama_config import unsupported
+from tokenauction.models.llama_cuda import DeviceLlama
 from tokenauction.models.tokenizer import HuggingFaceTokenizer, end_ids_of
 
 log = logging.getLogger(__name__)
@@ -103,7 +105,8 @@ def build_model(
     if runner == "transformers":
         return HuggingFaceModel(model.to(torch.bfloat16 if numerics == "bf16" else torch.float32), tokenizer, **options)
     try:
-        return LlamaModel(model, tokenizer, runner=runner, numerics=numerics, cache_bytes=cache_bytes, **options)
+        build = DeviceLlama if runner == "cuda" and find_spec("triton") is not None else LlamaModel
+        return build(model, tokenizer, runner=runner, numerics=numerics, cache_bytes=cache_bytes, **options)
     except NotCompiled as error:
         raise ValueError(str(error)) from error
 

@@ -1,10 +1,18 @@
 """Every test runs the mechanism with its array shapes and types checked at each call; users pay nothing for that."""
 
+import os
+
+import torch
 from jaxtyping import install_import_hook
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # its kernels then run on a CPU; read when triton is first imported
 
 MODULES_OF_ARRAYS = (
     "aggregation",
     "clearing",
+    "device_buffers",
+    "device_clearing",
     "geometric_path",
     "myerson_integral",
     "pricing",

@@ -76,3 +76,15 @@ def test_mechanism_measures_both_ways() -> None:
     _, result = run("mechanism.py", "--seconds", "0.001", "--vocabularies", "4096")
     assert {row["vocabulary"] for row in result["results"]} == {4096}
     assert all(row["floor_ms"] > 0 for row in result["results"])
+
+
+def test_gpu_runs_dry_where_there_is_none() -> None:
+    table, result = run("gpu.py", "--dry-run")
+    assert (result["benchmark"], result["dry_run"]) == ("gpu", True)
+    rows = result["results"]["tiny"]
+    assert [(row["name"], row["auctions"]) for row in rows] == [
+        (name, number) for name in ("tokenauction", "transformers-batched") for number in (1, 3)
+    ]
+    for row in rows:
+        assert 0 < row["ms_p50"] <= row["ms_p99"]
+        assert row["name"] in table

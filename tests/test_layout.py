@@ -40,7 +40,7 @@ MAY_IMPORT_OURS: dict[str, tuple[str, ...]] = {
 
 # Engine and models run wherever these are installed; folders not named here may use every dependency of the package.
 MAY_IMPORT_OTHERS: dict[str, frozenset[str]] = {
-    "engine": frozenset({"jaxtyping", "numpy", "torch"}),
+    "engine": frozenset({"jaxtyping", "numpy", "torch", "triton"}),
     "models": frozenset({"jaxtyping", "numpy", "safetensors", "tokenizers", "torch", "transformers", "triton"}),
 }
 

@@ -16,7 +16,7 @@ import torch
 import tokenauction
 from tokenauction import models
 from tokenauction.engine.auction import Auction
-from tokenauction.engine.decoder import Decoder
+from tokenauction.engine.decoder import Decoder, StepsChoice
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.spec import AuctionSpec
@@ -92,13 +92,14 @@ def prompts_for(spec: AuctionSpec, tokenizer: Tokenizer) -> list[list[int]]:
     return prompts
 
 
-def new_decoder(model: LanguageModel, *, store_distributions: bool = False) -> Decoder:
+def new_decoder(model: LanguageModel, *, store_distributions: bool = False, steps: StepsChoice = "auto") -> Decoder:
     """A decoder whose ids, times and entropy come from the operating system."""
     return Decoder(
         model,
         stamp=lambda: (f"evt_{uuid.uuid4().hex}", time.time()),
         entropy=os.urandom,
         store_distributions=store_distributions,
+        steps=steps,
     )
 
 

@@ -53,6 +53,7 @@ class Line:
     max_tokens: int
     token_ids: list[int] = field(default_factory=list)
     gang: Gang | None = None
+    is_elsewhere: bool = False
 
     @property
     def num_tokens_left(self) -> int:

@@ -24,6 +24,7 @@ CHECKED = (
     "kv_cache",
     "llama",
     "llama_compiled",
+    "llama_cuda",
     "llama_network",
     "llama_weights",
     "padded_cache",
