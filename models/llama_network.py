@@ -167,7 +167,7 @@ class LlamaNetwork:
             queries, keys = rotated[:, : shape.num_heads], rotated[:, shape.num_heads :]
             pair = self._normalise(queries, layer.norms.query), self._normalise(keys, layer.norms.key)
             rotated = torch.cat(pair, dim=1)
-        halves = rotated.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+        halves = rotated.view(*rotated.shape[:-1], 2, -1).flip(-2).flatten(-2)
         rotated = torch.addcmul(rotated * cos, halves, sin)
         cached.keys.index_copy_(0, slots, rotated[:, shape.num_heads :])
         cached.values.index_copy_(0, slots, values)
