@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +11,8 @@ import torch
 from tokenauction.engine.device_buffers import AUCTION_RESULTS, PRICINGS, ROW_RESULTS, Bucket, Buffers, new_control
 from tokenauction.engine.device_clearing import clear_padded
 
-pytest.importorskip("triton", reason="Triton is not installed")
+# The interpreter of older versions fails on a current numpy.
+pytest.importorskip("triton", None if torch.cuda.is_available() else "3.7", reason="no Triton that computes here")
 
 from tokenauction.engine.auction_kernels import clear_rows
 
@@ -113,32 +110,3 @@ def test_kernels_tell_faults_and_disturb_no_other_auction() -> None:
     assert both[0].result["fault"][:4].tolist() == [0, 3, 3, 0]
     for buffers in cleared(logits, sizes, bid=0.0):
         assert buffers.result["fault"][:4].tolist() == [2, 2, 2, 2]
-
-
-COMPILE = """
-import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from tokenauction.engine import auction_kernels
-
-counts = {"vocab": "i32", "span": "i32", "num_blocks": "i32", "logits": "*fp32", "tokens": "*i64"}
-width, block, blocks = map(int, sys.argv[1:])
-constants = {"WIDTH": width, "BLOCK": block, "PARTS": 16, "BLOCKS": blocks}
-for name in ("_normalise", "_mix", "_draw", "_counterfactual"):
-    kernel = getattr(auction_kernels, name)
-    fixed = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    signature = {name: "constexpr" if name in fixed else counts.get(name, "*fp64") for name in kernel.arg_names}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs={})
-    triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8, "enable_fp_fusion": False})
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sizes", [(4, 512, 512), (64, 64, 2048)], ids=str)
-def test_kernels_compile_for_a_gpu_that_is_not_there(sizes: tuple[int, int, int]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2] / "src")
-    command = [sys.executable, "-c", COMPILE, *map(str, sizes)]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr[-2000:]

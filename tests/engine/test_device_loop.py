@@ -343,7 +343,7 @@ def test_device_and_ordinary_decoder_agree_whatever_bidders_do(data: st.DataObje
 
 @pytest.mark.slow
 def test_device_steps_by_the_kernels_give_the_same_texts() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
+    pytest.importorskip("triton", None if torch.cuda.is_available() else "3.7", reason="no Triton that computes here")
     from tokenauction.engine.auction_kernels import clear_rows
 
     spec = spec_of(1000, 2500, 700, max_tokens=5, temperature=3.0, budgets=(1500, None), pricing="first_price")

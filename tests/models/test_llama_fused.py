@@ -15,7 +15,8 @@ from tokenauction.models.llama_network import LlamaNetwork
 from tokenauction.models.llama_weights import LlamaWeights
 from tokenauction.models.token_batch import Keys
 
-pytest.importorskip("triton", reason="Triton is not installed")
+# The interpreter of older versions fails on a current numpy.
+pytest.importorskip("triton", None if torch.cuda.is_available() else "3.7", reason="no Triton that computes here")
 
 from tokenauction.models.llama_fused import FusedNetwork
 from tokenauction.models.paged_attention import PagedAttention

@@ -11,7 +11,8 @@ from tokenauction.models.kv_cache import PAGE_SIZE
 from tokenauction.models.llama_cuda import attention_over_slots
 from tokenauction.models.token_batch import Keys
 
-pytest.importorskip("triton", reason="Triton is not installed")
+# The interpreter of older versions fails on a current numpy.
+pytest.importorskip("triton", None if torch.cuda.is_available() else "3.7", reason="no Triton that computes here")
 
 from tokenauction.models import paged_attention
 from tokenauction.models.paged_attention import MAX_SPLITS, PagedAttention, splits_for
