@@ -17,7 +17,7 @@ pytest.importorskip("triton", None if torch.cuda.is_available() else "3.7", reas
 from tokenauction.engine.auction_kernels import clear_rows
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-MOST = Bucket(64, 8, 16)
+MOST = Bucket(80, 8, 128)
 
 # numpy, which the interpreter computes with, speaks of what padding divides by zero and nobody reads.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -80,6 +80,12 @@ def test_kernels_clear_auctions_of_any_sizes_as_the_mechanism_does(sizes: list[i
     for seed in range(2):
         logits = torch.from_numpy(np.random.default_rng(seed).normal(0, 3, (sum(sizes), vocab_size))).float()
         compare(*cleared(logits, sizes, seed), sizes)
+
+
+@pytest.mark.slow
+def test_kernels_clear_the_widest_auction_that_there_can_be() -> None:
+    logits = torch.from_numpy(np.random.default_rng(4).normal(0, 2, (65, 700))).float()
+    compare(*cleared(logits, [65]), [65])
 
 
 @pytest.mark.slow
