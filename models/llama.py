@@ -46,6 +46,8 @@ class _Batch:
 class LlamaModel(Admitting):
     """`base.LanguageModel` over a transformers model of the Llama family; see `unsupported` for which are."""
 
+    _NUM_SPARE = 0  # pages behind the last that are nobody's
+
     def __init__(
         self,
         model: Any,
@@ -77,11 +79,11 @@ class LlamaModel(Admitting):
         self._hash = None if weights else hash_parameters(model)  # of files, once somebody asks
         self._admissions = Admissions(max_rows, max_length, self._network.shape.vocab_size)
         bytes_per_page = self._network.shape.cache_entries_per_token * self._network.cache_dtype.itemsize * PAGE_SIZE
-        num_pages = min(max_rows * -(-max_length // PAGE_SIZE), cache_bytes // bytes_per_page)
+        num_pages = min(max_rows * -(-max_length // PAGE_SIZE), cache_bytes // bytes_per_page - self._NUM_SPARE)
         if num_pages < 1:
             raise ValueError(f"cache_bytes is {cache_bytes}; {PAGE_SIZE} tokens of one row take {bytes_per_page} bytes")
         self._pages = PageTable(num_pages)
-        self._cache = self._new_cache(num_pages + 1)  # the last is nobody's: see `llama_cuda`
+        self._cache = self._new_cache(num_pages + self._NUM_SPARE)
         self._rows: dict[base.Gang, list[Row]] = {}
         self._batch: _Batch | None = None
 

@@ -26,6 +26,8 @@ AttentionOver = Callable[[Int[Tensor, "rows columns"], Int[Tensor, " rows"]], At
 class DeviceLlama(LlamaModel):
     """`base.DeviceModel` over a transformers model of the Llama family."""
 
+    _NUM_SPARE = 1
+
     def __init__(self, model: Any, tokenizer: base.Tokenizer, *, runner: str = "cuda", **options: Any) -> None:
         """As `LlamaModel`, for a runner whose network is `LlamaNetwork`: "cuda", or "packed" on a CPU."""
         super().__init__(model, tokenizer, runner=runner, **options)
