@@ -63,8 +63,8 @@ class LlamaModel(Admitting):
     ) -> None:
         """Take over the weights of `model`, on its device, for one of NETWORKS and "float32", "bf16" or "int8".
 
-        Without `numerics` they are what the model's dtype says. At most `cache_bytes` are ever used for keys and values
-        (and a page of nobody's): a gang waits until its prompts and a beginning of its text fit, and one that could
+        Without `numerics` they are what the model's dtype says. At most `cache_bytes` are ever used for keys and
+        values: a gang waits until its prompts and a beginning of its text fit, and one that could
         never fit is refused. Raises ValueError if the family does not include the model, and NotCompiled.
         """
         max_length = context_length(model.config, max_length)

@@ -47,7 +47,7 @@ def test_decode_gives_the_logits_of_step(architecture: str, new_model: Callable[
 
 def test_growing_beyond_the_memory_is_refused_and_changes_nothing(new_model: Callable[..., DeviceLlama]) -> None:
     page_bytes = 2 * 2 * 2 * 4 * 4 * PAGE_SIZE
-    model = new_model(cache_bytes=4 * page_bytes)
+    model = new_model(cache_bytes=5 * page_bytes)
     gangs = [model.admit([[1] * (PAGE_SIZE - 1)], PAGE_SIZE + 2) for _ in range(2)]
     model.prefill(gangs)
     model.grow(gangs)
@@ -63,7 +63,7 @@ def test_growing_beyond_the_memory_is_refused_and_changes_nothing(new_model: Cal
 
 
 def test_spare_page_is_never_given_out(new_model: Callable[..., DeviceLlama]) -> None:
-    model = new_model(cache_bytes=2 * 2 * 2 * 4 * 4 * PAGE_SIZE * 4)
+    model = new_model(cache_bytes=2 * 2 * 2 * 4 * 4 * PAGE_SIZE * 5)
     gang = model.admit([[1] * PAGE_SIZE] * 2, PAGE_SIZE)
     model.prefill([gang])
     model.grow([gang])
