@@ -125,11 +125,14 @@ def demo(
     pace: Annotated[
         float, typer.Option(help="Seconds per token, so that one can watch; 0 for full speed.", min=0, max=60)
     ] = 0.12,
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
 ) -> None:
     """Watch Alpha Airlines and Beta Resort write one ad about Hawaii together."""
+    from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.run import demo as run_demo
 
-    run_demo(seed, receipt, pace)
+    run_demo(seed, receipt, pace, ModelChoice(None, runner, numerics))
 
 
 @app.command()

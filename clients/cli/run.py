@@ -66,10 +66,10 @@ class TextView:
         self.num_printed += len(text)
 
 
-def demo(seed: int, receipt: Path | None, pace: float) -> None:
+def demo(seed: int, receipt: Path | None, pace: float, model: ModelChoice) -> None:
     """The Hawaii example, live; `pace` seconds per token on a terminal, full speed elsewhere."""
     spec = load_spec(EXAMPLES / "hawaii.yaml", {"seed": seed})
-    run(spec, "rich", receipt, ModelChoice(), pace=pace if sys.stdout.isatty() else 0.0)
+    run(spec, "rich", receipt, model, pace=pace if sys.stdout.isatty() else 0.0)
 
 
 def run(

@@ -67,6 +67,17 @@ class Result:
         return message
 
 
+@pytest.fixture(scope="session", autouse=True)
+def runner_is_chosen_where_there_is_no_compiler() -> Iterator[None]:
+    """Else every command would say on stderr which one it took instead."""
+    from tokenauction.models.compiler import find_compiler
+
+    with pytest.MonkeyPatch.context() as patch:
+        if find_compiler() is None:
+            patch.setenv("TOKENAUCTION_RUNNER", "packed")
+        yield
+
+
 build_once = cache(typer.main.get_command)  # typer builds its commands anew at every call, which takes its time
 
 

@@ -87,6 +87,7 @@ def test_without_a_compiler_the_command_says_what_it_does_instead(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++")
+    monkeypatch.delenv("TOKENAUCTION_RUNNER", raising=False)
     load_library.cache_clear()
     receipt = tmp_path / "receipt.jsonl"
     result = cli("run", "examples/hawaii.yaml", "--seed", "3", "--format", "jsonl", "--receipt", receipt)

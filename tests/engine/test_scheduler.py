@@ -143,6 +143,7 @@ def test_the_youngest_gives_way_when_memory_is_short_and_comes_back_first() -> N
     assert order == [1, 2]
 
 
+@pytest.mark.skipif(RUNNER != "cpp", reason="asks for the very bits, which only the compiled runner promises")
 def test_an_auction_that_was_sent_away_goes_on_as_if_nothing_had_happened() -> None:
     lines = [line(name, 2, num_prompt_tokens=20, max_tokens=40) for name in range(4)]
     crowded = run(model_of(16), lines)

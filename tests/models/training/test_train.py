@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from tokenauction import models
+from tokenauction.models.compiler import find_compiler
 from tokenauction.models.training.corpus import Corpus, make_batch
 from tokenauction.models.training.network import Network, Shape
 from tokenauction.models.training.optimizer import orthogonalise
@@ -63,7 +63,7 @@ def test_network_gives_the_logits_of_transformers_after_export(tokenizer: Any, t
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler (Debian: g++)")
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler (Debian: g++)")
 @pytest.mark.filterwarnings("ignore")  # of torch's own compiler, about itself
 def test_compiled_layers_give_the_same_gradients(tokenizer: Any) -> None:
     batch = make_batch([Corpus(tokenizer, 1).example(number) for number in range(2)])
