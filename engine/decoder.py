@@ -113,6 +113,7 @@ class Decoder:
         self.store_distributions = store_distributions
         self.clearing = clearing
         self.scheduler: Scheduler[Performance] = Scheduler(model)
+        self._untold: list[Event] = []
         self.device: DeviceLoop[Performance] | None = None
         on_cuda = model.device.type == "cuda"
         if steps == "device" or (steps == "auto" and on_cuda and isinstance(model, DeviceModel)):
@@ -182,15 +183,20 @@ class Decoder:
         The model's next step is begun as soon as the tokens are known, and runs while this one is being recorded.
         """
         started = time.perf_counter()
+        events = self._untold  # where an error comes between, what happened before it is told by the next call
         with torch.inference_mode():
             self.scheduler.wait()
-            events = [*self._end_cancelled(), *self._announce(), *self._admit()]
+            events += self._end_cancelled()
+            events += self._admit()
             steps = [*self._step_on_device(), *self._step_here()]
             taken = [self._take_in(step.performance, step.bids, step.outcome) for step in steps]
-            self.scheduler.launch()
-            latency_ms = (time.perf_counter() - started) * 1e3
-            for step, what in zip(steps, taken, strict=True):
-                events += self._tell(step, what, latency_ms)
+            try:
+                self.scheduler.launch()
+            finally:
+                latency_ms = (time.perf_counter() - started) * 1e3
+                for step, what in zip(steps, taken, strict=True):
+                    events += self._tell(step, what, latency_ms)
+        self._untold = []
         return events
 
     def _step_here(self) -> list[Landed[Performance]]:
@@ -226,7 +232,12 @@ class Decoder:
 
     def _admit(self) -> Iterator[Event]:
         """Let the next auctions have rows; those that could never run fail."""
-        for performance, error in self.scheduler.admit():
+        failed = self.scheduler.admit()
+        yield from self._announce()  # behind admission: others submit at any time, and none may run untold
+        for performance, error in failed:
+            if not performance.is_created:
+                performance.is_created = True
+                yield performance.recorder.created()
             yield from self._fail(performance, getattr(error, "code", "invalid_input"), str(error))
         for performance in self.scheduler.reading:
             if performance.auction.state == State.CREATED:

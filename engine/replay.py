@@ -30,6 +30,7 @@ from tokenauction.models.base import LanguageModel
 # Of probabilities, TV, ln Z, and expected payments relative to the bid: float32 forwards differ by 1e-6. Ten times as
 # much, relatively, of KL with its payment, and (log_linear, where prices follow from logarithms) of every probability.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bf16": 3e-2, "int8": 3e-2}
+_ONLY_ON_ITS_RUNNER = frozenset({"bf16", "int8"})  # where two runners part by more than a tolerance worth the name
 
 
 def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy) -> Verdict:
@@ -80,6 +81,11 @@ def _check_provenance(spec: AuctionSpec, header: Line, model: LanguageModel, pro
         return (
             f"it was computed in {header['numerics']!r}, and the model here computes in {model.numerics!r}; load it "
             "with the numerics whose tolerance you accept"
+        )
+    if model.numerics in _ONLY_ON_ITS_RUNNER and header["runner"] != model.runner:
+        return (
+            f"it was computed in {model.numerics} by the runner {header['runner']!r}, which rounds otherwise than "
+            f"{model.runner!r}; load the model with that runner"
         )
     return ""
 

@@ -53,6 +53,7 @@ class Gangable(Protocol):
 
 
 T = TypeVar("T", bound=Gangable)
+R = TypeVar("R")
 _Step = tuple[list[T], Float[Tensor, "rows vocab"]]
 
 
@@ -127,7 +128,7 @@ class Scheduler(Generic[T]):
     def wait(self) -> None:
         """Let a step that was launched come to its end: before this, no auction may come or go."""
         if self._ahead is not None:
-            self._ahead.result()
+            self._computed(self._ahead.result)
 
     def step(self) -> tuple[list[T], Float[Tensor, "rows vocab"]]:
         """Run the model: the last token of those that run, a share of the prompts of those that read.
@@ -137,7 +138,7 @@ class Scheduler(Generic[T]):
         """
         if self._ahead is None:
             stepped, compute = self._launch()
-            logits = compute()
+            logits = self._computed(compute)
         else:
             stepped, logits = self._ahead.result()
             self._ahead = None
@@ -147,12 +148,27 @@ class Scheduler(Generic[T]):
             kept = [part for auction, part in zip(stepped, rows, strict=True) if auction.gang is not None]
             stepped = [auction for auction in stepped if auction.gang is not None]
             logits = torch.cat([logits[:0], *kept])
-        ready = self._read()
+        ready = self._computed(self._read)
         if not ready:
             return stepped, logits
-        read = self.model.prefill(_gangs(ready))
-        self.running += ready
+        read = self._computed(partial(self.model.prefill, _gangs(ready)))
+        self.running += ready  # at no time is an auction in no list: somebody may look for it
+        self.reading = [auction for auction in self.reading if auction not in ready]
         return stepped + ready, torch.cat((logits, read)) if stepped else read
+
+    def _computed(self, compute: Callable[[], R]) -> R:
+        """What the model computes. If it fails, whoever has rows is computed anew from the start, when it does not."""
+        try:
+            return compute()
+        except BaseException:
+            self._ahead = None
+            for auction in reversed([*self.running, *self.reading]):
+                if auction.gang is not None:
+                    self.model.release(auction.gang)
+                auction.gang = None
+                self.waiting.appendleft(auction)
+            self.running, self.reading = [], []
+            raise
 
     @property
     def _prefill_tokens(self) -> int:
@@ -190,7 +206,6 @@ class Scheduler(Generic[T]):
                 if not is_whole:  # a model that reads only whole prompts goes beyond the bound, one auction a step
                     break
             ready.append(auction)
-            self.reading.remove(auction)
             left = max(0, left - unread)
         return ready
 

@@ -97,7 +97,8 @@ class PageTable:
         if most > self.num_pages:
             raise PromptTooLong(
                 f"the prompts and texts of {len(prompts)} rows may take {most * PAGE_SIZE} tokens, and there is memory "
-                f"for {self.num_pages * PAGE_SIZE}; shorten them, ask for fewer tokens or raise cache_bytes"
+                f"for {self.num_pages * PAGE_SIZE}; shorten them, ask for fewer tokens or raise cache_bytes "
+                "(--cache-gib)"
             )
         num_free, headroom = self.num_free, min(HEADROOM, max_new_tokens)
         rows = self.reserve(prompts, 0)

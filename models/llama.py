@@ -71,7 +71,10 @@ class LlamaModel(Admitting):
         reason = unsupported(model.config, max_length)
         if reason is not None:
             raise ValueError(f"{name} is nothing for the Llama runner: {reason}; use the transformers runner")
-        self._numerics = numerics or next(name for name, dtype in DTYPES.items() if dtype == model.dtype)
+        known = [name for name, dtype in DTYPES.items() if dtype == model.dtype]
+        if not numerics and not known:
+            raise ValueError(f"{name} holds {model.dtype}; say which of {', '.join(DTYPES)} to compute it in")
+        self._numerics = numerics or known[0]
         self._network = NETWORKS[runner](LlamaWeights.of(model), self._numerics)
         self._name = name
         self._tokenizer = tokenizer

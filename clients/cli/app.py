@@ -208,13 +208,14 @@ def sweep(
     model: Model = None,
     runner: Runner = "auto",
     numerics: Numerics = "auto",
+    cache_gib: CacheGib = 2.0,
 ) -> None:
     """Shift weight from the second agent to the first, under both rules: who is mentioned?"""
     from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.spec_file import load_spec
     from tokenauction.clients.cli.sweep import sweep as run_sweep
 
-    run_sweep(load_spec(spec), points, seeds, format.value, plot, ModelChoice(model, runner, numerics))
+    run_sweep(load_spec(spec), points, seeds, format.value, plot, ModelChoice(model, runner, numerics, cache_gib))
 
 
 @app.command()
@@ -226,12 +227,13 @@ def verify(
     ] = None,
     runner: Runner = "auto",
     numerics: Numerics = "auto",
+    cache_gib: CacheGib = 2.0,
 ) -> None:
     """Check a receipt: chain, seed, draws, critical bids, payments, totals. Exit code 1 if it does not hold."""
     from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.verify import verify_file
 
-    choice = None if model is None else ModelChoice(_source(model), runner, numerics)
+    choice = None if model is None else ModelChoice(_source(model), runner, numerics, cache_gib)
     verify_file(receipt, head, choice)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from tokenauction.engine.auction import LIVE
 from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.events import Event
-from tokenauction.engine.receipt import write_receipt
+from tokenauction.engine.receipt import Line, write_receipt
 from tokenauction.engine.spec import AuctionSpec
 
 EXIT_FAILED = 1
@@ -89,27 +90,30 @@ def run(
     check_target("--receipt", receipt)
     decoder = new_decoder(model.load(max_rows=len(spec.row_ids)), store_distributions=store_distributions)
     auction = submit(decoder, spec)
+    [performance] = decoder.scheduler.everybody()
     view: View = {"rich": RichView, "text": TextView, "jsonl": JsonlView}[view_name]()
     try:
         settled = asyncio.run(_play(decoder, view, pace))
     except (KeyboardInterrupt, BrokenPipeError):
-        if receipt is not None and auction.state in LIVE:
+        if auction.state in LIVE:
             decoder.cancel(auction.auction_id)
-            _write_receipt(receipt, decoder.step()[-1])
+            decoder.step()
+        if receipt is not None:
+            _write_receipt(receipt, performance.recorder.receipt)
         raise
     finally:
         view.close()
     if receipt is not None:
-        _write_receipt(receipt, settled)
+        _write_receipt(receipt, performance.recorder.receipt)
         if view_name == "rich":
             print(f"receipt: {receipt} (check it with: tokenauction verify {receipt})")
     if settled.fields["finish_reason"] == "error":
         sys.exit(EXIT_FAILED)
 
 
-def _write_receipt(path: Path, settled: Event) -> None:
+def _write_receipt(path: Path, lines: Sequence[Line]) -> None:
     try:
-        write_receipt(path, settled.receipt)
+        write_receipt(path, lines)
     except OSError as error:
         raise InvalidInput(f"--receipt: {path} cannot be written: {error.strerror}") from None
 

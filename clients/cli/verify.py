@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tokenauction.clients.cli.compose import ModelChoice, policy_for, prompts_for
@@ -21,7 +22,9 @@ def verify_file(path: Path, head: str | None, model: ModelChoice | None) -> None
     lines = read_receipt(path)
     verdict = verify(lines, head=head and head.strip().lower())
     if verdict.holds and model is not None:
-        loaded = model.load()
+        if model.runner == "auto" and model.numerics in ("bf16", "int8"):  # which runners round in ways of their own
+            model = replace(model, runner=str(lines[0]["runner"]))
+        loaded = model.load(max_rows=max(64, len(lines[0]["rows"])))
         spec = AuctionSpec.from_mapping(lines[0]["spec"])
         verdict = replay(lines, loaded, prompts_for(spec, loaded.tokenizer), policy_for(spec, loaded.tokenizer))
     print(one_line(f"{path}: {verdict}"))

@@ -38,10 +38,20 @@ def test_receipt_says_who_computed_and_in_which_numbers_and_holds_for_every_runn
     header = run(cli, receipt, "--runner", runner, "--numerics", numerics)
     assert (header["runner"], header["numerics"]) == (runner, numerics)
     others = ["packed"] if find_compiler() is None else ["cpp", "packed"]
-    for other in others if numerics == "float32" else [runner]:
+    for other in others if numerics == "float32" else ["auto"]:
         result = cli("verify", receipt, "--model", "default", "--runner", other, "--numerics", numerics)
         assert result.code == 0, result
         assert f"({numerics})" in result.out
+
+
+def test_receipt_of_rounded_numbers_is_compared_on_its_own_runner_only(cli: Cli, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.jsonl"
+    run(cli, receipt, "--runner", "packed", "--numerics", "bf16")
+    verify = ("verify", receipt, "--model", "default", "--numerics", "bf16")
+    result = cli(*verify, "--runner", "transformers")
+    assert result.code == 1
+    assert "in bf16 by the runner 'packed', which rounds otherwise than 'transformers'; load" in result.out
+    assert cli(*verify).code == 0
 
 
 def test_receipt_does_not_choose_the_numerics_it_is_compared_in(cli: Cli, tmp_path: Path) -> None:

@@ -136,6 +136,88 @@ def test_decoder_settles_a_cancelled_auction_and_disturbs_no_other(world: World,
     assert decoder.decoder.model.free_rows == decoder.decoder.model.max_rows
 
 
+@pytest.mark.parametrize("method", ["launch", "step", "prefill"])
+def test_decoder_goes_on_where_a_model_that_failed_works_again(
+    method: str, world: World, spec_of: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [spec_of(1000, 2000, seed=seed) for seed in range(2)]
+    broken = world()
+    model = broken.decoder.model
+    works, calls = getattr(model, method), iter(range(99))
+
+    def works_now_and_then(*arguments: Any) -> Any:
+        if next(calls) % 3 == (0 if method == "prefill" else 2):
+            raise RuntimeError("the device is lost")
+        return works(*arguments)
+
+    monkeypatch.setattr(model, method, works_now_and_then)
+    for number, spec in enumerate(specs):
+        broken.submit(spec, f"auction{number}")
+    events: list[Event] = []
+    num_failures = 0
+    while broken.decoder.scheduler.has_work:
+        try:
+            events += broken.decoder.step()
+        except RuntimeError:
+            num_failures += 1
+    assert num_failures > 0
+    for number, spec in enumerate(specs):
+        mine = of_auction(events, f"auction{number}")
+        assert [stable(e) for e in mine] == [stable(e) for e in world.run(spec)]
+        assert verify([dict(line) for line in mine[-1].receipt]).holds
+    assert model.free_rows == model.max_rows
+
+
+def test_decoder_settles_what_a_broken_model_left(world: World, spec_of: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = world()
+    broken.submit(spec_of(1000, 2000), "auction")
+    events = broken.decoder.step() + broken.decoder.step()
+
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr(broken.decoder.model, "step", fail)
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        broken.decoder.step()
+    broken.decoder.cancel("auction")
+    events += broken.decoder.step()
+    settled = events[-1]
+    assert settled.fields["finish_reason"] == "cancelled"
+    assert verify([dict(line) for line in settled.receipt]).holds
+    assert not broken.decoder.scheduler.has_work
+
+
+def test_decoder_finds_an_auction_at_every_moment(world: World, spec_of: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = world()
+    running.submit(spec_of(1000, 2000), "auction")
+    prefill = running.decoder.model.prefill
+
+    def prefill_while_somebody_cancels(gangs: Any) -> Any:
+        running.decoder.cancel("auction")
+        assert running.decoder.scheduler.has_work
+        return prefill(gangs)
+
+    monkeypatch.setattr(running.decoder.model, "prefill", prefill_while_somebody_cancels)
+    assert running.finish()[-1].fields["finish_reason"] == "cancelled"
+
+
+def test_decoder_tells_of_an_auction_before_its_tokens_whenever_it_comes(
+    world: World, spec_of: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = world()
+    running.submit(spec_of(1000, 2000), "first")
+    admit = running.decoder.scheduler.admit
+
+    def admit_while_somebody_submits() -> Any:
+        monkeypatch.setattr(running.decoder.scheduler, "admit", admit)
+        running.submit(spec_of(1000, 2000, seed=3), "second")
+        return admit()
+
+    monkeypatch.setattr(running.decoder.scheduler, "admit", admit_while_somebody_submits)
+    second = of_auction(running.finish(), "second")
+    assert [event.type for event in second[:2]] == ["auction.created", "auction.token"]
+
+
 def test_decoder_cancels_an_auction_that_still_waits(world: World, spec_of: Spec) -> None:
     decoder = world(max_rows=2)
     decoder.submit(spec_of(1000, 2000), "runs")

@@ -95,6 +95,62 @@ def test_without_a_compiler_the_remedy_is_named(
         load_library(write(answer(1)))
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_library_that_does_not_load_is_built_again_and_others_may_read_it(
+    folder: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_library(write(answer(8)))
+    [built] = folder.iterdir()
+    assert built.stat().st_mode & 0o777 == 0o755
+    broken = tmp_path / "elsewhere" / built.name
+    broken.parent.mkdir()
+    broken.write_bytes(b"")
+    monkeypatch.setenv("TOKENAUCTION_CACHE", str(broken.parent))
+    assert load_library(write(answer(8))).answer() == 8
+    assert broken.stat().st_size > 0
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [".", "~/cached"])
+def test_cache_may_be_named_in_any_way(
+    named: str, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TOKENAUCTION_CACHE", named)
+    assert load_library(write(answer(9))).answer() == 9
+    assert len(list(tmp_path.rglob("answer-*.so"))) == 1
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiler_may_be_named_with_options(folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "c++ -DNUMBER=6")
+    assert load_library(write('extern "C" int answer() { return NUMBER; }')).answer() == 6
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("sleep 60", "was still compiling answer.cpp after 0.2 s"),
+        ("printf '\\377 error\\n' >&2; exit 1", "does not compile answer.cpp: .* error"),
+        ("exit 9", "does not compile answer.cpp: it ended with 9"),
+    ],
+)
+def test_strange_compiler_is_one_line(
+    script: str, says: str, folder: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "fake"
+    fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\n{script}\n')
+    fake.chmod(0o700)
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setattr(compiler, "BUILD_SECONDS", 0.2)
+    with pytest.raises(NotCompiled, match=says):
+        load_library(write(answer(1)))
+
+
 def test_program_that_is_no_compiler_is_refused(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "fake"
     fake.write_text("#!/bin/sh\nexit 3\n")
@@ -114,4 +170,4 @@ def test_folder_that_cannot_be_written_is_replaced_by_a_private_one(
     library = load_library(write(answer(5)))
     assert isinstance(library, ctypes.CDLL)
     assert library.answer() == 5
-    assert compiler._cache_folder().stat().st_mode & 0o077 == 0
+    assert compiler._temporary_folder().stat().st_mode & 0o077 == 0
