@@ -69,6 +69,20 @@ class StepOpened(_Answer, tag="step.opened", frozen=True, kw_only=True):
     last_token_id: int | None  # the text's last token; null before the first
 
 
+class PaymentPosted(_Answer, tag="payment.posted", frozen=True, kw_only=True):
+    """An agent's payment is on the ledger: the only message that bills, for the agent and those who see every number.
+
+    It comes right before the `auction.settled` that it belongs to, also in a replay, then with the same `event_id`.
+    """
+
+    auction_id: str
+    agent_id: str
+    total_micros: int
+    total: str
+    currency: str
+    receipt_head: str
+
+
 class StreamGap(_Answer, tag="stream.gap", frozen=True, kw_only=True):
     """The client read too slowly: the events behind `after_seq` up to `last_seq` are not sent."""
 
@@ -110,6 +124,7 @@ ANSWERS: tuple[type[_Answer], ...] = (
     BidAccepted,
     BidRejected,
     StepOpened,
+    PaymentPosted,
     StreamGap,
     StreamSnapshot,
     Error,

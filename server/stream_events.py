@@ -1,6 +1,6 @@
 """The events of an auction's stream, which carry `seq`; every reader gets every `seq`, with the fields it may see.
 
-[auction.created → auction.token … agent.left, error, stream.reset …] → payment.posted … → auction.settled
+[auction.created → auction.token … agent.left, error, stream.reset …] → auction.settled
 """
 
 from __future__ import annotations
@@ -124,16 +124,6 @@ class AuctionSettled(_StreamEvent, tag="auction.settled", frozen=True, kw_only=T
     disclosure: Disclosure
 
 
-class PaymentPosted(_StreamEvent, tag="payment.posted", frozen=True, kw_only=True):
-    """An agent's payment is on the ledger: the only event that bills."""
-
-    agent_id: str | UnsetType = UNSET
-    total_micros: int | UnsetType = UNSET
-    total: str | UnsetType = UNSET
-    currency: str
-    receipt_head: str
-
-
 class AgentLeft(_StreamEvent, tag="agent.left", frozen=True, kw_only=True):
     """An agent takes part no longer."""
 
@@ -158,7 +148,6 @@ STREAM_EVENTS: tuple[type[_StreamEvent], ...] = (
     AuctionCreated,
     AuctionToken,
     AgentLeft,
-    PaymentPosted,
     StreamReset,
     StreamError,
     AuctionSettled,

@@ -63,8 +63,6 @@ FIELDS: tuple[Row, ...] = (
     Row("stream.reset", "after_seq", "++", "++", "++", "++"),
     Row("error", "code", "++", "++", "++", "++"),
     Row("error", "message", "--", "--", "++", "++"),
-    Row("payment.posted", "currency receipt_head", "++", "++", "++", "++"),
-    Row("payment.posted", "agent_id total_micros total", "--", "oo", "++", "++"),
     Row("auction.settled", "disclosure", "++", "++", "++", "++"),
     Row("auction.settled", "finish_reason posted num_tokens text voids currency receipt_head", "++", "++", "++", "++"),
     Row("auction.settled", "agents[].id agents[].total_micros agents[].total", "--", "oo", "++", "++"),
@@ -73,15 +71,13 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.settled", "seed nonce", "--", "--", "-+", "-+"),
 )
 
-SETTLES = frozenset({"payment.posted", "auction.settled"})  # to these an auction has settled
-
 Tree = Mapping[str, Any]  # of the fields that may be seen: a name leads to SEEN, OWN, or the tree of what is inside
 
 
 def view(event: Mapping[str, Any], audience: Audience, agent_id: str | None, settled: bool) -> dict[str, Any]:
     """The event as this audience may see it; `agent_id` is the bidder's own, `settled` whether the auction is over."""
     kind = event["type"]
-    known = _TREES.get((kind, audience, settled or kind in SETTLES), _ENVELOPE)
+    known = _TREES.get((kind, audience, settled or kind == "auction.settled"), _ENVELOPE)
     return _seen(event, known, event.get("agent_id"), agent_id)
 
 

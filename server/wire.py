@@ -23,6 +23,7 @@ from tokenauction.server.answers import (
     BidAccepted,
     BidRejected,
     Error,
+    PaymentPosted,
     Pong,
     SessionCreated,
     StepOpened,
@@ -51,7 +52,6 @@ from tokenauction.server.stream_events import (
     AuctionCreated,
     AuctionSettled,
     AuctionToken,
-    PaymentPosted,
     StreamError,
     StreamReset,
 )
