@@ -82,8 +82,8 @@ class Legality:
     """When a message is legal."""
 
     scope: Scope | None  # that it needs
-    subject: Subject = ""
-    moves: MappingProxyType[State, State] = MappingProxyType({})  # from each state that allows it, to the next
+    subject: Subject
+    moves: MappingProxyType[State, State]  # from each state that allows it, to the next
 
 
 def _legal(scope: Scope | None, subject: Subject = "", **moves: State) -> Legality:
