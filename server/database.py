@@ -1,0 +1,183 @@
+"""The database under the ledger: found by URL, made durable, brought up to date, and this process's alone.
+
+SQLite in WAL mode with synchronous=FULL: with NORMAL, a commit is lost when the power is (tests/server/power_loss.py).
+Durability is checked when it opens, never assumed. A lock file beside the database keeps a second server away; it is
+the operating system's lock on it that counts, which ends with the process however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tokenauction.server.ledger_error import LedgerError
+
+MAX_READERS = 4  # transactions that read at a time; others wait
+READ_SECONDS = 600  # a reader waits for one of these
+BUSY_SECONDS = 30  # a writer beside a server waits for its commit
+SYNCHRONOUS = {"NORMAL": 1, "FULL": 2}
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database: one engine that writes and one that cannot."""
+
+    writer: AsyncEngine
+    readers: AsyncEngine
+    lock: IO[str] | None
+
+    @classmethod
+    async def open(cls, url: str, *, is_visit: bool, synchronous: str) -> Database:
+        """Open, check and migrate; a visit takes no lock, makes no database and migrates none.
+
+        Raises LedgerError (locked, unusable_database).
+        """
+        path = sqlite_path(url)
+        if is_visit and not path.is_file():
+            raise LedgerError("unusable_database", f"there is no ledger at {path}")
+        lock = None if is_visit else take_lock(path)
+        database = cls(_engine(path, synchronous, reads=False), _engine(path, synchronous, reads=True), lock)
+        try:
+            async with database.writer.connect() as connection:
+                await connection.run_sync(partial(check_durable, synchronous=synchronous))
+                await connection.rollback()
+                async with connection.begin():
+                    await connection.run_sync(check_version if is_visit else migrate)
+            sync_folder(path.parent)
+        except (SQLAlchemyError, OSError) as error:
+            await database.close()
+            reason = getattr(error, "orig", None) or error
+            raise LedgerError("unusable_database", f"{path} cannot be used as a ledger: {reason}") from None
+        except LedgerError:
+            await database.close()
+            raise
+        return database
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """What `query` finds in one snapshot of what is durable."""
+        async with self.readers.connect() as connection:
+            return await connection.run_sync(query)
+
+    async def close(self) -> None:
+        """Give everything back; the lock last."""
+        await self.readers.dispose()
+        await self.writer.dispose()
+        if self.lock is not None:
+            self.lock.close()
+
+
+def sqlite_path(url: str) -> Path:
+    """The file that a URL names; LedgerError (unusable_database) for what is not a file of SQLite."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        raise LedgerError("unusable_database", f"{url!r:.200} is no URL; give sqlite+aiosqlite:///PATH") from None
+    if parts.drivername not in ("sqlite", "sqlite+aiosqlite"):
+        raise LedgerError("unusable_database", f"{parts.drivername} is not supported; give sqlite+aiosqlite:///PATH")
+    if not parts.database or parts.database == ":memory:" or parts.query:
+        raise LedgerError("unusable_database", "a ledger is a file: give sqlite+aiosqlite:///PATH and no options")
+    return Path(parts.database)
+
+
+def take_lock(path: Path) -> IO[str]:
+    """The open lock file beside a database; LedgerError (locked) names the process that has it."""
+    try:
+        file = path.with_name(path.name + ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise LedgerError("unusable_database", f"{path} cannot be used as a ledger: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read(20).strip() or "unknown"
+        file.close()
+        raise LedgerError("locked", f"{path} is in use by process {owner}: stop it, or name another file") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of new files durable too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _engine(path: Path, synchronous: str, *, reads: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        pool_size=MAX_READERS if reads else 1,
+        max_overflow=0,
+        pool_timeout=READ_SECONDS,
+        connect_args={"timeout": BUSY_SECONDS},
+    )
+    settings = ["journal_mode=WAL", f"synchronous={synchronous}", "fullfsync=ON", "checkpoint_fullfsync=ON"]
+    settings += ["foreign_keys=ON", "recursive_triggers=ON", "journal_size_limit=67108864", "trusted_schema=OFF"]
+    if reads:
+        settings.append("query_only=ON")
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver opens no transactions of its own
+        cursor = connection.cursor()
+        for setting in settings:
+            cursor.execute(f"PRAGMA {setting}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def check_durable(connection: Connection, *, synchronous: str) -> None:
+    """Raises LedgerError (unusable_database) where a commit could be lost."""
+    mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    level = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+    if mode != "wal" or level != SYNCHRONOUS[synchronous]:
+        has = f"journal_mode={mode}, synchronous={level}"
+        raise LedgerError("unusable_database", f"the database is not durable: {has}; WAL and FULL (2) were asked for")
+
+
+def check_version(connection: Connection) -> None:
+    """Raises LedgerError (unusable_database) unless the tables are those of this version."""
+    head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found != head:
+        said = f"version {found or 'none'}; this program has {head}"
+        raise LedgerError("unusable_database", f"the ledger has {said}: start the server once, or use its own program")
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the tables up to date, all in this transaction; LedgerError (unusable_database) for those of a later
+    version."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found == scripts.get_current_head():
+        return
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise LedgerError("unusable_database", f"the ledger has version {found}, which a later program wrote: use that")
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, "head")
