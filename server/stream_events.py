@@ -13,15 +13,6 @@ from msgspec import UNSET, UnsetType
 from tokenauction.server.envelope import ServerEnvelope
 
 
-class _StreamEvent(ServerEnvelope, frozen=True, kw_only=True):
-    """What every event of a stream carries; every reader gets every `seq`."""
-
-    auction_id: str
-    seq: int  # dense, from 0
-    epoch: int | UnsetType = UNSET
-    durable_seq: int | UnsetType = UNSET  # up to here the ledger holds the stream on disk
-
-
 class Sponsor(msgspec.Struct, frozen=True):
     """One of those who paid for the text."""
 
@@ -36,6 +27,16 @@ class Disclosure(msgspec.Struct, frozen=True):
     by: list[Sponsor]
 
 
+class StreamEvent(ServerEnvelope, frozen=True, kw_only=True):
+    """What every event of a stream carries; every reader gets every `seq`."""
+
+    auction_id: str
+    seq: int  # dense, from 0
+    epoch: int | UnsetType = UNSET
+    durable_seq: int | UnsetType = UNSET  # up to here the ledger holds the stream on disk
+    disclosure: Disclosure | UnsetType = UNSET  # of the first and the last event, whatever they are
+
+
 class GuaranteeTerms(msgspec.Struct, frozen=True):
     """What this combination of rule, sampler and pricing promises."""
 
@@ -46,7 +47,7 @@ class GuaranteeTerms(msgspec.Struct, frozen=True):
     safe: bool
 
 
-class AuctionCreated(_StreamEvent, tag="auction.created", frozen=True, kw_only=True):
+class AuctionCreated(StreamEvent, tag="auction.created", frozen=True, kw_only=True):
     """The first event of a text: everything that is fixed before its first token."""
 
     spec: dict[str, Any]
@@ -61,7 +62,6 @@ class AuctionCreated(_StreamEvent, tag="auction.created", frozen=True, kw_only=T
     clearing: str
     tokenizer_hash: str
     prompt_hashes: list[str] | UnsetType = UNSET
-    disclosure: Disclosure
 
 
 class AgentShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class AgentShare(msgspec.Struct, frozen=True, kw_only=True):
     counterfactual_text: str | UnsetType | None = UNSET
 
 
-class AuctionToken(_StreamEvent, tag="auction.token", frozen=True, kw_only=True):
+class AuctionToken(StreamEvent, tag="auction.token", frozen=True, kw_only=True):
     """One token of the text, and what it cost whom."""
 
     step: int
@@ -106,7 +106,7 @@ class AgentTotal(msgspec.Struct, frozen=True, kw_only=True):
     exact_total_micros: float
 
 
-class AuctionSettled(_StreamEvent, tag="auction.settled", frozen=True, kw_only=True):
+class AuctionSettled(StreamEvent, tag="auction.settled", frozen=True, kw_only=True):
     """The last event of every stream: the whole text, and what is owed."""
 
     finish_reason: str
@@ -121,30 +121,29 @@ class AuctionSettled(_StreamEvent, tag="auction.settled", frozen=True, kw_only=T
     seed: str | UnsetType = UNSET
     nonce: str | UnsetType = UNSET
     receipt_head: str | None
-    disclosure: Disclosure
 
 
-class AgentLeft(_StreamEvent, tag="agent.left", frozen=True, kw_only=True):
+class AgentLeft(StreamEvent, tag="agent.left", frozen=True, kw_only=True):
     """An agent takes part no longer."""
 
     agent_id: str | UnsetType = UNSET
     from_step: int | UnsetType = UNSET
 
 
-class StreamReset(_StreamEvent, tag="stream.reset", frozen=True, kw_only=True):
+class StreamReset(StreamEvent, tag="stream.reset", frozen=True, kw_only=True):
     """A new epoch: drop what was seen behind `after_seq`; the stream goes on from there."""
 
     after_seq: int
 
 
-class StreamError(_StreamEvent, tag="error", frozen=True, kw_only=True):
+class StreamError(StreamEvent, tag="error", frozen=True, kw_only=True):
     """What went wrong with a text; an `error` without `seq` is the answer to a message."""
 
     code: str
     message: str | UnsetType = UNSET
 
 
-STREAM_EVENTS: tuple[type[_StreamEvent], ...] = (
+STREAM_EVENTS: tuple[type[StreamEvent], ...] = (
     AuctionCreated,
     AuctionToken,
     AgentLeft,

@@ -37,8 +37,7 @@ class Row(NamedTuple):
 
 
 FIELDS: tuple[Row, ...] = (
-    Row("*", "type event_id auction_id seq epoch durable_seq time", "++", "++", "++", "++"),
-    Row("auction.created", "disclosure", "++", "++", "++", "++"),
+    Row("*", "type event_id auction_id seq epoch durable_seq time disclosure", "++", "++", "++", "++"),
     Row("auction.created", "spec.query spec.rule spec.sampler spec.pricing spec.currency", "++", "++", "++", "++"),
     Row("auction.created", "spec.temperature spec.top_k spec.top_p spec.floor spec.top_tokens", "++", "++", "++", "++"),
     Row("auction.created", "spec.max_tokens spec.max_sentences spec.banned_words", "++", "++", "++", "++"),
@@ -63,7 +62,6 @@ FIELDS: tuple[Row, ...] = (
     Row("stream.reset", "after_seq", "++", "++", "++", "++"),
     Row("error", "code", "++", "++", "++", "++"),
     Row("error", "message", "--", "--", "++", "++"),
-    Row("auction.settled", "disclosure", "++", "++", "++", "++"),
     Row("auction.settled", "finish_reason posted num_tokens text voids currency receipt_head", "++", "++", "++", "++"),
     Row("auction.settled", "agents[].id agents[].total_micros agents[].total", "--", "oo", "++", "++"),
     Row("auction.settled", "agents[].exact_total_micros", "--", "oo", "++", "++"),
