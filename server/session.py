@@ -179,7 +179,7 @@ class Session:
         self._num_ignored += 1
         if self._num_ignored > MAX_IGNORED:
             return [Close(TOO_MANY, "rate exceeded")]
-        wait_ms = math.ceil((1 - self.allowance) / MESSAGES_PER_SECOND * 1e3)
+        wait_ms = math.floor((1 - self.allowance) / MESSAGES_PER_SECOND * 1e3) + 1  # not a rounding error too early
         return [self._error("rate_limited", SESSION_CODES["rate_limited"], retry_after_ms=wait_ms)]
 
     def _illegal(self, message: ClientMessage) -> str | None:
