@@ -26,6 +26,7 @@ from tokenauction.engine.randomness import step_key
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line, caller_nonce
 from tokenauction.engine.recorder import Recorder, Stamp
+from tokenauction.engine.resumption import take_up
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
@@ -114,13 +115,29 @@ class Decoder:
         Raises InvalidInput for a wrong number of prompts and CapacityError when the queue is full or it could never
         fit.
         """
+        performance = self.prepare(spec, prompts, policy, auction_id)
+        self.enqueue(performance)
+        return performance.auction
+
+    def prepare(
+        self,
+        spec: AuctionSpec,
+        prompts: Sequence[Sequence[int]],
+        policy: Policy,
+        auction_id: str,
+        seed: Seed | None = None,
+    ) -> Performance:
+        """The first half of `submit`: an auction that is ready to be queued, and of which no other knows yet.
+
+        `seed` is one that was drawn before. Raises InvalidInput for a wrong number of prompts and CapacityError for
+        more rows than the model has.
+        """
         if len(prompts) != len(spec.row_ids):
             raise InvalidInput(f"{len(spec.row_ids)} rows need as many prompts, not {len(prompts)}")
         if len(prompts) > self.model.max_rows:
             raise CapacityError(f"{len(prompts)} rows never fit into the model's {self.model.max_rows}; raise max_rows")
-        if len(self.scheduler.waiting) >= MAX_WAITING:
-            raise CapacityError(f"{MAX_WAITING} auctions are waiting, which is the limit; try again later")
-        seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
+        if seed is None:
+            seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
         auction = Auction(spec, auction_id)
         tokenizer = self.model.tokenizer
         provenance = Provenance.of(self.model, prompts, cleared_by(spec, self.model.device, self.clearing))
@@ -135,8 +152,30 @@ class Decoder:
             self.store_distributions,
         )
         rows = [list(prompt) for prompt in prompts]
-        self.scheduler.waiting.append(Performance(auction, rows, policy, recorder, tokenizer.text_stream()))
-        return auction
+        return Performance(auction, rows, policy, recorder, tokenizer.text_stream())
+
+    def enqueue(self, performance: Performance) -> None:
+        """The second half of `submit`; raises CapacityError when the queue is full."""
+        if len(self.scheduler.waiting) >= MAX_WAITING:
+            raise CapacityError(f"{MAX_WAITING} auctions are waiting, which is the limit; try again later")
+        self.scheduler.waiting.append(performance)
+
+    def resume(self, performance: Performance, lines: Sequence[Line]) -> list[Event]:
+        """Queue a prepared auction behind what its receipt says of it, to go on as it would have gone on.
+
+        Returns its last event where those lines leave nothing to draw. Raises ReceiptError where they are not of this
+        auction on this model, and CapacityError as `enqueue`.
+        """
+        take_up(performance.recorder, self.model.tokenizer, performance.stream, lines)
+        performance.is_created = True
+        auction = performance.auction
+        is_over = auction.token_ids and auction.token_ids[-1] in self.model.tokenizer.end_ids
+        reason = "end" if is_over else auction.limit_reached
+        if not reason:
+            self.enqueue(performance)
+            return []
+        auction.settle(reason, performance.stream.finish())
+        return [performance.recorder.settled()]
 
     def cancel(self, auction_id: str) -> None:
         """Stop an auction at the next step: what was written is charged and settled, its rows are freed."""
