@@ -74,6 +74,7 @@ def outcome(data: str | bytes) -> str:
         return error.code
 
 
+@pytest.mark.slow
 @given(MESSAGES)
 def test_message_comes_back_as_it_was_sent(message: Any) -> None:
     assert wire.decode(wire.encode(message).decode()) == message
@@ -84,11 +85,13 @@ def test_decoder_takes_anything(data: str | bytes) -> None:
     assert outcome(data)
 
 
+@pytest.mark.slow
 @given(JSON.map(json.dumps))
 def test_decoder_takes_any_json(data: str) -> None:
     assert outcome(data)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(wire.JSON_MESSAGES), st.data())
 def test_decoder_takes_any_value_in_any_field(kind: type[msgspec.Struct], data: st.DataObject) -> None:
     names = [field.encode_name for field in msgspec.structs.fields(kind)]
@@ -194,6 +197,7 @@ def test_client_tells_the_error_of_a_stream_from_the_answer_to_a_message() -> No
     assert isinstance(wire.decode_server(json.dumps({**error, "auction_id": "a", "seq": 3})), wire.StreamError)
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=99) | JSON.map(json.dumps))
 def test_client_takes_anything(data: str | bytes) -> None:
     try:
@@ -211,6 +215,7 @@ def test_every_type_is_one_struct_and_error_two() -> None:
     assert {tag for tag in tags if tags.count(tag) > 1} == {"error"}
 
 
+@pytest.mark.slow
 def test_clients_need_not_load_torch() -> None:
     program = "import sys, tokenauction.server.wire; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
