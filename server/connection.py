@@ -21,6 +21,8 @@ from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.session import Close, Reply, Session
 from tokenauction.server.wire import (
     AgentJoin,
+    AgentLeave,
+    BidUpdate,
     ClientMessage,
     ServerMessage,
     Subscribe,
@@ -152,6 +154,8 @@ class Connection:
 
     def _refuse(self, message: ClientMessage, code: str, why: str) -> None:
         self.session.answer(message, accepted=False)
+        if code == "not_live" and isinstance(message, AgentJoin | BidUpdate | AgentLeave):
+            self.session.end_auction(message.auction_id)
         self.reply(self.session.refuse(message, code, why).message)
 
     async def _subscribe(self, message: Subscribe) -> None:

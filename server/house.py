@@ -58,12 +58,17 @@ class House:
         *,
         max_auctions: int = MAX_AUCTIONS,
         play_micros: int = 0,
+        takes_seeds: bool = False,
     ) -> None:
-        """`prepare(spec)` writes the prompts of a spec's rows and its policy; it is called in some thread."""
+        """`prepare(spec)` writes the prompts of a spec's rows and its policy; it is called in some thread.
+
+        `takes_seeds` lets auctions choose theirs, to be repeated: for those who try the server out alone.
+        """
         self.decoder = decoder
         self.prepare = prepare
         self.ledger = ledger
         self.max_auctions = max_auctions
+        self.takes_seeds = takes_seeds
         self.play_money = PlayMoney(ledger, play_micros)
         self.live: dict[str, LiveAuction] = {}
         self.is_draining = False
@@ -88,6 +93,8 @@ class House:
                 "draining", f"the server takes no new auction: it is shutting down; try another in {RETRY_SECONDS} s"
             )
         request = AuctionRequest.from_mapping(source)
+        if request.template.seed is not None and not self.takes_seeds:
+            raise Refused("seed_given", "this server draws its seeds itself: who knew one could tell bids from hashes")
         if len(self.live) + self._num_creating >= self.max_auctions:
             raise Refused("capacity", f"{self.max_auctions} auctions are running, which is the limit; try again later")
         self._num_creating += 1

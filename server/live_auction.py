@@ -21,8 +21,6 @@ from tokenauction.engine.spec import AgentSpec
 from tokenauction.server.auction_request import AuctionRequest, disclosure
 from tokenauction.server.hub import Channel
 
-DISCLOSED = frozenset({"auction.created", "auction.settled"})
-
 
 class Phase(StrEnum):
     """Where a live auction stands."""
@@ -104,7 +102,7 @@ class LiveAuction:
     def numbered(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """The event as it goes on the wire; the first and the last say who paid for the text."""
         event = {**mapping, "seq": self.channel.last_seq + 1, "epoch": self.epoch}
-        if event["type"] in DISCLOSED:
+        if event["seq"] == 0 or event["type"] == "auction.settled":
             event["disclosure"] = disclosure(self.agents.values())
         return event
 

@@ -1,4 +1,4 @@
-"""`tokenauction ledger …` and `token …`: reading a ledger, bringing money in, making access tokens, on its own machine."""
+"""`tokenauction ledger …` and `token …`: reading a ledger, bringing money in, making tokens, on its own machine."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, ch
     def prepare(spec: AuctionSpec) -> tuple[list[list[int]], Policy]:
         return prompts_for(spec, model.tokenizer), policy_for(spec, model.tokenizer)
 
-    house = House(new_decoder(model), prepare, ledger, play_micros=choice.play_micros)
+    house = House(new_decoder(model), prepare, ledger, play_micros=choice.play_micros, takes_seeds=choice.is_open)
     doorkeeper = Doorkeeper(ledger, is_open=choice.is_open, entropy=os.urandom, clock=time.time)
     app = App(house, doorkeeper, choice.app)
     await serve(house, app, listener, limits=choice.limits, on_ready=_say_ready)

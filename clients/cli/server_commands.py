@@ -1,4 +1,4 @@
-"""The commands around a server: serve, create, watch, agent, token, ledger; each hands over to the file that does it."""
+"""The commands around a server: serve, create, watch, agent, token, ledger; each hands over to its file."""
 
 from __future__ import annotations
 
