@@ -46,6 +46,7 @@ from tokenauction.server.client_messages import (
     Unsubscribe,
 )
 from tokenauction.server.dense_frame import MAX_FRAME_BYTES, DenseDistribution, check_log_probs, read_frame, write_frame
+from tokenauction.server.envelope import ServerEnvelope
 from tokenauction.server.stream_events import (
     STREAM_EVENTS,
     AgentLeft,
@@ -53,6 +54,7 @@ from tokenauction.server.stream_events import (
     AuctionSettled,
     AuctionToken,
     StreamError,
+    StreamEvent,
     StreamReset,
 )
 from tokenauction.server.wire_error import WireError
@@ -86,10 +88,12 @@ __all__ = [
     "PaymentPosted",
     "Ping",
     "Pong",
+    "ServerEnvelope",
     "ServerMessage",
     "SessionCreated",
     "StepOpened",
     "StreamError",
+    "StreamEvent",
     "StreamGap",
     "StreamReset",
     "StreamSnapshot",

@@ -51,7 +51,7 @@ def events(rule: str = "linear", num_agents: int = 2) -> tuple[dict[str, Any], .
         }
         for i in range(num_agents)
     ]
-    source = {"query": "q", "agents": briefs, "rule": rule, "top_tokens": 2, "seed": 5, "reference_weight": "0.0009"}
+    source = {"query": "q", "agents": briefs, "rule": rule, "top_tokens": 2, "seed": 4, "reference_weight": "0.0009"}
     spec = AuctionSpec.from_mapping({**source, "max_tokens": 12})
     decoder.submit(spec, [model.tokenizer.encode_prompt(row) for row in spec.row_ids], Policy(), "auc_1")
     told = []
