@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tokenauction.clients.client import Client, Event
 from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.policy import Policy
@@ -29,6 +31,7 @@ from tokenauction.server.listener import listen
 from tokenauction.server.serving import Limits, serve, url_of
 
 SYMBOLS = "abcdefghij ."
+PROMPT_LENGTH = 18  # tokens, as a toy tokenizer of these symbols writes it
 NUM_AGENTS = 8  # accounts agent0, agent1, … that have money
 FUNDS = 1_000_000_000  # micros in each
 
@@ -63,6 +66,13 @@ class PacedModel(ToyModel):
         """Leave for all steps from now on."""
         self.is_paced = False
         self.leave.release(10_000)
+
+    def admit(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> base.Gang:
+        """What stands behind a prompt is text: an auction that is taken up goes on with the agents it began with."""
+        gang = super().admit(prompts, max_new_tokens)
+        self._tables[gang] = torch.stack([self.world.table(prompt[:PROMPT_LENGTH]) for prompt in gang.prompts])
+        self._texts[gang] = list(gang.prompts[0][PROMPT_LENGTH:])
+        return gang
 
     def step(self, gangs: Sequence[base.Gang], tokens: Any) -> Any:
         if self.is_paced:
