@@ -73,7 +73,7 @@ def revoke(connection: Connection, token_id: str, now: float) -> None:
 def rotate(connection: Connection, token_id: str, entropy: Callable[[int], bytes], now: float) -> tuple[str, str]:
     """A new token that allows the same, in the place of an old one; its id and secret.
 
-    Raises LedgerError (no_token), also where the old one was revoked or has expired.
+    Raises LedgerError (invalid_id, no_token), the latter also where the old one was revoked or has expired.
     """
     token = _find(connection, token_id)
     if not _is_good(token, now):
@@ -95,9 +95,10 @@ def read_all(connection: Connection, limit: int) -> list[Token]:
 
 
 def _find(connection: Connection, token_id: str) -> Token:
+    check_id(token_id, "token_id")
     row = connection.execute(_select().where(access_tokens.c.token_id == token_id)).first()
     if row is None:
-        raise LedgerError("no_token", f"there is no token {token_id!r:.100}")
+        raise LedgerError("no_token", f"there is no token {token_id!r}")
     return _token(row)
 
 

@@ -20,6 +20,7 @@ def accept(
 
     Raises LedgerError (no_auction, not_open, no_hold, idempotency_conflict, invalid_amount, invalid_id).
     """
+    check_id(auction_id, "auction_id")
     check_id(agent_id, "agent_id")
     check_amount(bid_micros, "bid_micros")
     own = (bids.c.auction_id == auction_id, bids.c.agent_id == agent_id)

@@ -90,6 +90,8 @@ def create(connection: Connection, new: NewAuction, now: float) -> Created | Rep
 
 def _check(new: NewAuction) -> None:
     check_id(new.auction_id, "auction_id")
+    check_id(new.request_hash, "request_hash")
+    check_id(new.commitment, "commitment")
     if new.idempotency_key is not None:
         check_id(new.idempotency_key, "idempotency_key")
     for agent_id, micros in new.holds.items():
@@ -102,6 +104,7 @@ def hold(connection: Connection, auction_id: str, agent_id: str, micros: int, no
 
     Raises LedgerError (no_auction, not_open, insufficient_funds, invalid_amount, invalid_id).
     """
+    check_id(auction_id, "auction_id")
     check_id(agent_id, "agent_id")
     check_amount(micros, "micros")
     require_open(connection, auction_id)
@@ -117,8 +120,10 @@ def settle(
 ) -> None:
     """Post what each agent owes, which is what its events charged, and give back the rest; once.
 
-    Raises LedgerError (no_auction, not_open, totals_differ, settlement_conflict).
+    Raises LedgerError (no_auction, not_open, totals_differ, settlement_conflict, invalid_id).
     """
+    check_id(auction_id, "auction_id")
+    check_id(head, "head")
     owed = {agent_id: micros for agent_id, micros in totals.items() if micros}
     if _state(connection, auction_id) == SETTLED:
         known = connection.scalar(select(auctions.c.head).where(auctions.c.auction_id == auction_id))
@@ -137,8 +142,10 @@ def settle(
 def void(connection: Connection, journal: Journal, auction_id: str, reason: str, now: float) -> None:
     """Give back all that is held; nothing is charged. Once: where it is void, nothing happens.
 
-    Raises LedgerError (no_auction, not_open).
+    Raises LedgerError (no_auction, not_open, invalid_id).
     """
+    check_id(auction_id, "auction_id")
+    check_id(reason, "reason")
     if _state(connection, auction_id) == VOID:
         return
     require_open(connection, auction_id)

@@ -1,7 +1,7 @@
 """The journal: every auction's events in order, each hashed onto the one before it, with what they charged.
 
-    chain = SHA-256(chain of the event before ‖ canonical {seq, epoch, charges} ‖ canonical event), in hex
-    the first follows SHA-256("tokenauction/ledger/v1" ‖ auction_id ‖ commitment to the seed)
+    chain = SHA-256 of five lines: the chain of the event before, seq, epoch, charges, event; in hex
+    the first event follows SHA-256("tokenauction/ledger/v1" ‖ [auction_id, commitment to the seed])
 
 Of an open auction it keeps where it stands, and of a transaction the rows, which are written together at its end. A
 transaction that fails ends the ledger, so that neither can be wrong. It must not know what an event says.
@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
 
-from tokenauction.engine.receipt import canonical
+from tokenauction.server.accounts import check_id
 from tokenauction.server.ledger_error import LedgerError
 from tokenauction.server.tables import OPEN, auctions, events, holds
 
@@ -53,7 +53,8 @@ def to_json(value: Any) -> str:
 
 
 def write_event(auction_id: str, epoch: int, seq: int, event: Mapping[str, Any], charges: Mapping[str, int]) -> Written:
-    """The event as a row; LedgerError (capacity) for one that is too long."""
+    """The event as a row; LedgerError (invalid_id, capacity): it is too long."""
+    check_id(auction_id, "auction_id")
     body = to_json(event)
     if len(body) > MAX_EVENT_BYTES:
         raise LedgerError("capacity", f"an event has {len(body)} bytes; the limit is {MAX_EVENT_BYTES}")
@@ -64,7 +65,7 @@ def write_event(auction_id: str, epoch: int, seq: int, event: Mapping[str, Any],
 
 def first_link(auction_id: str, commitment: str) -> str:
     """What the chain of an auction begins with."""
-    return hashlib.sha256(b"tokenauction/ledger/v1" + canonical([auction_id, commitment])).hexdigest()
+    return hashlib.sha256(f"tokenauction/ledger/v1{to_json([auction_id, commitment])}".encode()).hexdigest()
 
 
 def next_link(chain: str, seq: int, epoch: int, charges: str, body: str) -> str:

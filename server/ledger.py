@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenauction.server import access_tokens, accounts, bid_book, escrow, journal
 from tokenauction.server.access_tokens import Grant, Token
-from tokenauction.server.accounts import Account, Entry
+from tokenauction.server.accounts import Account, Entry, is_id
 from tokenauction.server.auction_record import AuctionRecord, read_auction, read_auctions, read_open_auctions
 from tokenauction.server.audit import audit
 from tokenauction.server.database import Database
@@ -98,15 +98,16 @@ class Ledger:
 
     async def account(self, account_id: str) -> Account | None:
         """What an account has and what is held of it; None for one that nobody knows."""
-        return await self._database.read(partial(accounts.read_account, account_id=account_id))
+        query = partial(accounts.read_account, account_id=account_id)
+        return await self._database.read(query) if is_id(account_id) else None
 
     async def balances(self, after: str = "", limit: int = MAX_LIMIT) -> dict[str, int]:
         """Micros of every account behind `after`, by id; the ledger's own begin with @. All together are zero."""
-        return await self._database.read(partial(accounts.read_balances, after=after, limit=min(limit, MAX_LIMIT)))
+        return await self._database.read(partial(accounts.read_balances, after=after, limit=_limit(limit)))
 
     async def entries(self, account_id: str | None = None, after: int = 0, limit: int = MAX_LIMIT) -> list[Entry]:
         """Entries behind the one with the id `after`, in order, of one account or of all."""
-        query = partial(accounts.read_entries, account_id=account_id, after=after, limit=min(limit, MAX_LIMIT))
+        query = partial(accounts.read_entries, account_id=account_id, after=after, limit=_limit(limit))
         return await self._database.read(query)
 
     async def audit(self) -> list[str]:
@@ -166,7 +167,7 @@ class Ledger:
         """Post what each agent owes, in micros, and give back the rest; the same settlement twice posts once.
 
         `totals` must be what the events charged; `head` is that of the receipt. Raises LedgerError (no_auction,
-        not_open, totals_differ, settlement_conflict).
+        not_open, totals_differ, settlement_conflict, invalid_id).
         """
         await self._write(
             lambda c: escrow.settle(c, self._journal, auction_id, totals, head, self._clock()), is_of_auctions=True
@@ -191,11 +192,12 @@ class Ledger:
 
     async def auction(self, auction_id: str) -> AuctionRecord | None:
         """One auction; None where there is none."""
-        return await self._database.read(partial(read_auction, auction_id=auction_id))
+        query = partial(read_auction, auction_id=auction_id)
+        return await self._database.read(query) if is_id(auction_id) else None
 
     async def auctions(self, limit: int = MAX_LIMIT, after: str | None = None) -> list[AuctionRecord]:
         """Auctions in the order of their creation, behind the one with the id `after`."""
-        return await self._database.read(partial(read_auctions, limit=min(limit, MAX_LIMIT), after=after))
+        return await self._database.read(partial(read_auctions, limit=_limit(limit), after=after))
 
     async def open_auctions(self) -> list[AuctionRecord]:
         """Every auction that has not ended: what recovery takes up."""
@@ -205,7 +207,7 @@ class Ledger:
         self, auction_id: str, after_seq: int = -1, epoch: int | None = None, kind: str | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """The durable events behind a seq, as they were appended; those of one epoch or one type where it is given."""
-        while True:
+        while is_id(auction_id):
             query = partial(
                 journal.read_events, auction_id=auction_id, after_seq=after_seq, epoch=epoch, kind=kind, limit=PAGE
             )
@@ -242,7 +244,7 @@ class Ledger:
 
     async def tokens(self, limit: int = MAX_LIMIT) -> list[Token]:
         """Tokens that there are or were, the newest first."""
-        return await self._database.read(partial(access_tokens.read_all, limit=min(limit, MAX_LIMIT)))
+        return await self._database.read(partial(access_tokens.read_all, limit=_limit(limit)))
 
     # --- Writing -------------------------------------------------------------------------------------------------
 
@@ -255,3 +257,8 @@ class Ledger:
         if is_of_auctions and self._is_visit:
             raise LedgerError("visiting", "auctions are the server's alone: ask it, or stop it")
         return self._commits.submit(job, is_urgent=is_urgent)
+
+
+def _limit(rows: int) -> int:
+    """As many rows as were asked for, and as one answer may have; SQLite takes a negative number for no limit."""
+    return max(0, min(rows, MAX_LIMIT))

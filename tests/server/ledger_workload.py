@@ -1,9 +1,11 @@
 """A ledger at work, in a process that may be stopped at any moment, which writes down what was acknowledged to it.
 
     python tests/server/ledger_workload.py DATABASE --acknowledged FILE [--seed 7] [--auctions 8] [--synchronous FULL]
+    python tests/server/ledger_workload.py DATABASE --check FILE
 
-An acknowledgement is a JSON line, written when the call has returned and not before. `check_acknowledged` looks for each
-of them in a ledger, and says what is not there. Auctions run at the same time, so that they share commits.
+An acknowledgement is a JSON line, written when the call has returned and not before. The second form opens the ledger
+again, looks for each of them, ends every open auction, and prints what is not there or out of balance, one line each.
+Auctions run at the same time, so that they share commits.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +63,8 @@ class Workload:
         last = None
         for seq in range(NUM_TOKENS):
             charges = {agent: chance.randrange(40) for agent in AGENTS}
-            event = {"type": "auction.token", "seq": seq, "charges": charges, "text": "palm " * chance.randrange(1, 800)}
+            text = "palm " * chance.randrange(1, 800)
+            event = {"type": "auction.token", "seq": seq, "charges": charges, "text": text}
             last = self.ledger.append(name, 1, seq, event, charges)
             last.add_done_callback(self._told(name, seq, to_json(event), last))
             owed = {agent: owed[agent] + charges[agent] for agent in AGENTS}
@@ -85,7 +89,22 @@ class Workload:
         return note
 
 
-async def check_acknowledged(ledger: Ledger, acknowledged: Iterable[Acknowledgement]) -> list[str]:
+async def examine(ledger: Ledger, acknowledged: Sequence[Acknowledgement]) -> tuple[list[str], list[str]]:
+    """What is lost, and what is out of balance, before and after every open auction is ended."""
+    faults = await ledger.audit()
+    lost = await check_acknowledged(ledger, acknowledged)
+    for record in await ledger.open_auctions():
+        owed: Counter[str] = Counter()
+        async for event in ledger.events(record.auction_id):
+            owed.update(event["charges"])
+        await ledger.settle(record.auction_id, owed, "recovered")
+    faults += await ledger.audit()
+    if sum((await ledger.balances()).values()):
+        faults.append("the balances do not sum to zero")
+    return lost, faults
+
+
+async def check_acknowledged(ledger: Ledger, acknowledged: Sequence[Acknowledgement]) -> list[str]:
     """What the ledger does not have of what it acknowledged, one line each."""
     deposits = {entry.reference: entry.micros for entry in await _entries(ledger) if entry.kind == "deposit"}
     secrets = {a["secret"]: a["works"] for a in acknowledged if a["is"] == "token"}  # the last word counts
@@ -148,15 +167,27 @@ async def work(arguments: argparse.Namespace) -> None:
         await ledger.close()
 
 
+async def check(arguments: argparse.Namespace) -> None:
+    """Print what is lost or out of balance."""
+    lines = arguments.check.read_text(encoding="utf-8").splitlines()
+    ledger = await Ledger.open(f"sqlite+aiosqlite:///{arguments.database}")
+    lost, faults = await examine(ledger, [json.loads(line) for line in lines])
+    await ledger.close()
+    for fault in lost + faults:
+        print(fault)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("database", type=Path)
-    parser.add_argument("--acknowledged", required=True)
+    parser.add_argument("--acknowledged", type=Path)
+    parser.add_argument("--check", type=Path)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--auctions", type=int, default=8)
     parser.add_argument("--synchronous", choices=("FULL", "NORMAL"), default="FULL")
-    asyncio.run(work(parser.parse_args()))
+    arguments = parser.parse_args()
+    asyncio.run(check(arguments) if arguments.check else work(arguments))
 
 
 if __name__ == "__main__":

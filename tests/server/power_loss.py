@@ -2,11 +2,11 @@
 
     python tests/server/power_loss.py --images 1000 [--seed 7] [--auctions 8] [--synchronous NORMAL]
 
-A process works on a ledger (ledger_workload.py); a library that is loaded into it (disk_recorder.cpp) records every write
-and every sync. For points all over that record it is computed what the disk may hold (crash_images.py), and the ledger
-is opened on that: SQLite recovers, every acknowledgement before that point must be there, the audit must find nothing,
-every open auction is ended, and the audit must find nothing again. Prints one JSON line; exit code 0 where nothing was
-lost and nothing is out of balance. Needs Linux and a C++ compiler.
+A process works on a ledger (ledger_workload.py); a library that is loaded into it (disk_recorder.cpp) records every
+write and every sync. For points all over that record it is computed what the disk may hold (crash_images.py), and the
+ledger is opened on that: SQLite recovers, every acknowledgement before that point must be there, the audit must find
+nothing, every open auction is ended, and the audit must find nothing again. Prints one JSON line; exit code 0 where
+nothing was lost and nothing is out of balance. Needs Linux and a C++ compiler.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from crash_images import WAYS, Disk, Operation, read_record
-from ledger_workload import Acknowledgement, check_acknowledged
+from ledger_workload import Acknowledgement, examine
 
 from tokenauction.models.compiler import find_compiler
 from tokenauction.server.ledger import Ledger, LedgerError
@@ -88,29 +88,14 @@ async def faults_of(image: Image, folder: Path) -> tuple[list[str], list[str]]:
     except LedgerError as error:
         return [f"everything: {error}"], []
     try:
-        faults = await ledger.audit()
-        lost = await check_acknowledged(ledger, image.acknowledged)
-        for record in await ledger.open_auctions():
-            owed: dict[str, int] = {}
-            for name, micros in await owed_by(ledger, record.auction_id):
-                owed[name] = owed.get(name, 0) + micros
-            await ledger.settle(record.auction_id, owed, "recovered")
-        faults += await ledger.audit()
-        if sum((await ledger.balances()).values()):
-            faults.append("the balances do not sum to zero")
+        return await examine(ledger, image.acknowledged)
     except LedgerError as error:
         return [f"not recovered: {error}"], []
     finally:
         await ledger.close()
-    return lost, faults
 
 
-async def owed_by(ledger: Ledger, auction_id: str) -> list[tuple[str, int]]:
-    """What the durable events of an auction charged."""
-    return [pair async for event in ledger.events(auction_id) for pair in event["charges"].items()]
-
-
-async def examine(operations: Sequence[Operation], count: int, seed: int, folder: Path) -> dict[str, Any]:
+async def examine_all(operations: Sequence[Operation], count: int, seed: int, folder: Path) -> dict[str, Any]:
     """The figures over so many images."""
     lost, unbalanced, said, acknowledged = 0, 0, [], 0
     for number, image in enumerate(images(operations, count, seed)):
@@ -120,7 +105,8 @@ async def examine(operations: Sequence[Operation], count: int, seed: int, folder
         lost, unbalanced = lost + bool(missing), unbalanced + bool(faults)
         acknowledged += len(image.acknowledged)
         said += [f"{image.way} behind operation {image.number_of_operations}: {fault}" for fault in missing + faults]
-    return {"images": count, "lost": lost, "unbalanced": unbalanced, "acknowledged": acknowledged, "faults": said[:SHOWN]}
+    counts = {"images": count, "lost": lost, "unbalanced": unbalanced, "acknowledged": acknowledged}
+    return {**counts, "faults": said[:SHOWN]}
 
 
 def main() -> int:
@@ -135,7 +121,7 @@ def main() -> int:
         folder = Path(name)
         work = {"auctions": arguments.auctions, "synchronous": arguments.synchronous}
         operations = record_workload(folder, seed=arguments.seed, **work)
-        result = asyncio.run(examine(operations, arguments.images, arguments.seed, folder))
+        result = asyncio.run(examine_all(operations, arguments.images, arguments.seed, folder))
     num_syncs = sum(operation.kind == "sync" for operation in operations)
     print(json.dumps({**result, **work, "operations": len(operations), "syncs": num_syncs}))
     return 1 if result["lost"] or result["unbalanced"] else 0
