@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -132,10 +133,15 @@ ServerMessage = (
     | Pong
 )
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[{]|[\]}]")
+# Each is linear in what a stranger sends: a text that never ends is taken whole, a run of digits is looked at once.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_DIGITS = re.compile(rb"[0-9]++")
+_INNERMOST = re.compile(rb"[\[{][^\[\]{}]*+[\]}]")
 _HUGE = re.compile(rb"[eE]\+?[0-9]{3}|NaN|Infinity")  # an exponent of three digits, or what JSON does not have
-_TYPES = {str(kind.__struct_config__.tag): kind for kind in JSON_MESSAGES}
+_TYPES = MappingProxyType({str(kind.__struct_config__.tag): kind for kind in JSON_MESSAGES})
+_REQUIRED = MappingProxyType(  # of every type, its fields, and which of them must be there
+    {kind: {field.encode_name: field.required for field in msgspec.structs.fields(kind)} for kind in JSON_MESSAGES}
+)
 
 
 @dataclass(frozen=True)
@@ -176,8 +182,6 @@ def decode_server(data: str | bytes) -> ServerMessage | None:
 
 def _decode_text(text: str, limits: Limits) -> JsonMessage:
     fields = _parse(_checked(text, limits))
-    if not isinstance(fields, dict):
-        raise WireError("not_an_object", "a message is a JSON object with a type")
     if "type" not in fields:
         raise WireError("missing_field", "the message has no type")
     name, request_id = fields["type"], fields.get("request_id")
@@ -204,26 +208,34 @@ def _checked(text: str, limits: Limits) -> bytes:
     if len(data) > limits.message_bytes:
         raise WireError("message_too_large", f"a text message has at most {limits.message_bytes} bytes")
     bare = _STRING.sub(b'""', data)
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(bare):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    if deepest > limits.depth:
-        raise WireError("too_deep", f"objects and lists are nested {deepest} deep; the limit is {limits.depth}")
-    if re.search(rb"[0-9]{%d}" % (limits.digits + 1), bare):
+    if _is_deeper(bare, limits.depth):
+        raise WireError("too_deep", f"objects and lists are nested more than {limits.depth} deep")
+    if max(map(len, _DIGITS.findall(bare)), default=0) > limits.digits:
         raise WireError("number_too_long", f"a number has more than {limits.digits} digits")
     if _HUGE.search(bare):
         raise WireError("invalid_number", "NaN, Infinity and numbers beyond float64 are not JSON")
     return data
 
 
-def _parse(data: bytes) -> Any:
-    """The JSON value; no object in it gives a field twice."""
+def _is_deeper(bare: bytes, depth: int) -> bool:
+    """Whether brackets are nested deeper: take the innermost pairs away so many times and look at what is left."""
+    for _ in range(depth):
+        bare, num_pairs = _INNERMOST.subn(b"", bare)
+        if not num_pairs:
+            break
+    return _INNERMOST.search(bare) is not None or bare.count(b"[") + bare.count(b"{") > depth
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """The JSON object; no object in it gives a field twice."""
     try:
         value = msgspec.json.decode(data)
     except msgspec.MsgspecError as error:
         raise WireError("invalid_json", f"the message is not one JSON value: {error}") from None
-    if _STRING.sub(b"", data).count(b":") != _count_fields(value):
+    if not isinstance(value, dict):
+        raise WireError("not_an_object", "a message is a JSON object with a type")
+    num_given = _STRING.sub(b"", data).count(b":")  # outside of texts a colon stands behind a field's name
+    if num_given != len(value) and num_given != _count_fields(value):
         raise WireError("duplicate_field", "an object gives a field twice; which one would count?")
     return value
 
@@ -239,7 +251,7 @@ def _count_fields(value: Any) -> int:
 
 def _convert(fields: dict[str, Any], kind: type[Any]) -> Any:
     """The struct of one object whose type is known."""
-    known = {field.encode_name: field.required for field in msgspec.structs.fields(kind)}
+    known = _REQUIRED[kind]
     for name in fields:
         if name != "type" and name not in known:
             raise WireError("unknown_field", f"{name!r} is no field; the fields are {', '.join(sorted(known))}")
