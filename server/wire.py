@@ -240,13 +240,10 @@ def _parse(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _count_fields(value: Any) -> int:
+def _count_fields(value: dict[str, Any] | list[Any]) -> int:
     """How many fields all objects in a value have together; nesting is bounded by the limits."""
-    if isinstance(value, dict):
-        return len(value) + sum(_count_fields(inner) for inner in value.values() if isinstance(inner, dict | list))
-    if isinstance(value, list):
-        return sum(_count_fields(inner) for inner in value if isinstance(inner, dict | list))
-    return 0
+    own, inside = (len(value), value.values()) if isinstance(value, dict) else (0, value)
+    return own + sum(_count_fields(inner) for inner in inside if isinstance(inner, dict | list))
 
 
 def _convert(fields: dict[str, Any], kind: type[Any]) -> Any:
