@@ -2,9 +2,9 @@
 
     measure_ledger(folder) -> one mapping of figures; benchmarks/server.py prints them with its own.
 
-Auctions append at the same time, as a server's do, and wait for the watermark every so many tokens; bidders wait for each
-of their bids. `floor` is what the disk alone takes in the same folder: write one page, sync, again. On a disk whose sync
-takes long, the group commit shows: many rows share one.
+Auctions append at the same time, as a server's do, and wait for the watermark every so many tokens; bidders wait for
+each of their bids. `sync_ms_floor` is what the disk alone takes in the same folder: write one page, sync, again. On a
+disk whose sync takes long, the group commit shows: many rows share one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def sync_ms(folder: Path, count: int = 50) -> float:
 
 async def measure_ledger(folder: Path, *, auctions: int = 8, tokens: int = 512, bids: int = 256) -> dict[str, Any]:
     """Rows per second and waiting times of a ledger in a new file of this folder."""
-    ledger = await Ledger.open(f"sqlite+aiosqlite:///{folder / 'ledger.db'}")
+    ledger = await Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
     names = [f"auction-{number}" for number in range(auctions)]
     for name in names:
         await ledger.deposit(name, 10**6, name)

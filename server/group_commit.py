@@ -1,4 +1,4 @@
-"""Group commit: many writers' jobs in one transaction of one connection, so that they share the wait for the disk.
+"""Group commit: many writers' jobs in one transaction, so that they share the wait for the disk.
 
 A transaction begins as soon as an urgent job waits, or 32 jobs do, or one has waited for 50 ms; it takes whatever waits
 by then. A job learns how it went when the transaction is durable. One that raises LedgerError has written nothing and
@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from tokenauction.server.database import Database
 from tokenauction.server.ledger_error import LedgerError
 
 MAX_WAIT_SECONDS = 0.05
@@ -37,11 +38,11 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Writes through one connection; every method is called on the event loop it was made on."""
+    """Writes to one database; every method is called on the event loop it was made on, every job in another thread."""
 
-    def __init__(self, connection: AsyncConnection, before_commit: Callable[[Connection], None]) -> None:
+    def __init__(self, database: Database, before_commit: Callable[[Connection], None]) -> None:
         """`before_commit` is called at the end of every transaction, with its connection."""
-        self._connection = connection
+        self._database = database
         self._before_commit = before_commit
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
@@ -99,8 +100,7 @@ class GroupCommit:
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:
-            async with self._connection.begin():
-                outcomes = await self._connection.run_sync(self._perform, batch)
+            outcomes = await self._database.write(partial(self._perform, batch=batch))
         except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
             reason = str(error).partition("\n")[0]
             self._failure = LedgerError("failed", f"the ledger cannot be written any more: {reason}")

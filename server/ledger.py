@@ -1,6 +1,6 @@
 """The ledger: who has what, what each auction holds, charged and told; durable before it is acknowledged.
 
-    ledger = await Ledger.open("sqlite+aiosqlite:///ledger.db")
+    ledger = await Ledger.open("sqlite:///ledger.db")
     deposit → create_auction (holds) → accept_bid … append … → settle (posts, gives back) or void (gives back)
 
 Whatever an awaited method returned survives kill -9 and the loss of power; what `append` queued is durable when its
@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tokenauction.server import access_tokens, accounts, bid_book, escrow, journal
 from tokenauction.server.access_tokens import Grant, Token
@@ -47,19 +46,17 @@ class Ledger:
     def __init__(
         self,
         database: Database,
-        connection: AsyncConnection,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         is_visit: bool,
     ) -> None:
         """Use `open`."""
         self._database = database
-        self._connection = connection
         self._clock = clock
         self._entropy = entropy
         self._is_visit = is_visit
         self._journal = Journal()
-        self._commits = GroupCommit(connection, self._journal.flush)
+        self._commits = GroupCommit(database, self._journal.flush)
 
     @classmethod
     async def open(
@@ -78,13 +75,11 @@ class Ledger:
         there to show it. Raises LedgerError (locked, unusable_database).
         """
         database = await Database.open(url, is_visit=is_visit, synchronous=synchronous)
-        connection = await database.writer.connect()
-        return cls(database, connection, clock, entropy, is_visit)
+        return cls(database, clock, entropy, is_visit)
 
     async def close(self) -> None:
         """Write what waits, then let go of the database."""
         await self._commits.close()
-        await self._connection.close()
         await self._database.close()
 
     # --- Money ---------------------------------------------------------------------------------------------------

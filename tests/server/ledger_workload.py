@@ -161,7 +161,7 @@ async def work(arguments: argparse.Namespace) -> None:
     names = [f"auction-{number}" for number in range(arguments.auctions)]
     half = len(names) // 2
     for session in (names[:half], names[half:]):
-        url = f"sqlite+aiosqlite:///{arguments.database}"
+        url = f"sqlite:///{arguments.database}"
         ledger = await Ledger.open(url, synchronous=arguments.synchronous)
         await Workload(ledger, arguments.seed, acknowledge).run(session)
         await ledger.close()
@@ -170,7 +170,7 @@ async def work(arguments: argparse.Namespace) -> None:
 async def check(arguments: argparse.Namespace) -> None:
     """Print what is lost or out of balance."""
     lines = arguments.check.read_text(encoding="utf-8").splitlines()
-    ledger = await Ledger.open(f"sqlite+aiosqlite:///{arguments.database}")
+    ledger = await Ledger.open(f"sqlite:///{arguments.database}")
     lost, faults = await examine(ledger, [json.loads(line) for line in lines])
     await ledger.close()
     for fault in lost + faults:

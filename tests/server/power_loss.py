@@ -84,7 +84,7 @@ async def faults_of(image: Image, folder: Path) -> tuple[list[str], list[str]]:
     for name, content in image.files.items():
         (folder / name).write_bytes(content)
     try:
-        ledger = await Ledger.open(f"sqlite+aiosqlite:///{folder / DATABASE}")
+        ledger = await Ledger.open(f"sqlite:///{folder / DATABASE}")
     except LedgerError as error:
         return [f"everything: {error}"], []
     try:

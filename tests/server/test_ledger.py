@@ -28,7 +28,7 @@ class Clock:
 
 
 def url_of(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
 @asynccontextmanager
@@ -373,10 +373,8 @@ async def test_database_refuses_to_change_what_was(path: Path, statement: str) -
         await ledger.accept_bid("text", "palm", 3)
         await tell(ledger, "text", {})
         await ledger.settle("text", {}, "head")
-        connection = ledger._connection
         with pytest.raises(IntegrityError):
-            async with connection.begin():
-                await connection.exec_driver_sql(statement)
+            await ledger._database.write(lambda connection: connection.exec_driver_sql(statement))
         assert await ledger.audit() == []
 
 

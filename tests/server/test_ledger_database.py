@@ -22,7 +22,7 @@ from tokenauction.server.tables import METADATA
 
 
 def url_of(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ async def test_visit_makes_no_ledger(path: Path) -> None:
     "url",
     [
         "postgresql+asyncpg://localhost/ledger",
-        "sqlite+aiosqlite://",
-        "sqlite+aiosqlite:///:memory:",
-        "sqlite+aiosqlite:///ledger.db?mode=memory",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///ledger.db?mode=memory",
         "ledger.db",
     ],
 )
@@ -131,7 +131,7 @@ async def test_readers_cannot_write(path: Path) -> None:
 def counted(ledger: Ledger, what: str) -> list[None]:
     """One item for each commit, or rollback, from now on."""
     found: list[None] = []
-    event.listen(ledger._database.writer.sync_engine, what, lambda connection: found.append(None))
+    event.listen(ledger._database.writer, what, lambda connection: found.append(None))
     return found
 
 
@@ -209,7 +209,7 @@ async def test_caller_that_gives_up_disturbs_nobody(path: Path) -> None:
 async def test_failure_of_the_disk_is_told_to_all_and_nothing_is_acknowledged_behind_it(path: Path) -> None:
     ledger = await started(path)
 
-    @event.listens_for(ledger._database.writer.sync_engine, "commit")
+    @event.listens_for(ledger._database.writer, "commit")
     def fail(_: Connection) -> None:
         raise OSError("no space left on device")
 

@@ -45,7 +45,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.url = f"sqlite+aiosqlite:///{Path(self.folder.name) / 'ledger.db'}"
+        self.url = f"sqlite:///{Path(self.folder.name) / 'ledger.db'}"
         self.ledger = self.loop.run_until_complete(Ledger.open(self.url))
         self.funds = dict.fromkeys(AGENTS, 0)
         self.revenue = 0
