@@ -288,6 +288,16 @@ def test_client_that_goes_on_sending_is_closed() -> None:
     assert session.take(PING, NOW) == [Close(4029, "rate exceeded")]
 
 
+def test_client_that_waits_in_between_is_not_closed() -> None:
+    session = session_of()
+    session.take(PING, NOW)
+    for second in range(1, MAX_IGNORED + 2):
+        session.allowance = 0.0
+        assert code_of(session.take(PING, NOW)) == "rate_limited"
+        assert isinstance(session.take(PING, NOW + second)[0].message, wire.Pong)
+        session._at = NOW
+
+
 # --- A dictionary model -------------------------------------------------------------------------------------------
 
 AUCTIONS = st.sampled_from(["auc_1", "auc_2"])

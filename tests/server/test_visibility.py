@@ -240,4 +240,4 @@ def test_seed_and_nonce_would_tell_whether_a_guess_at_a_bid_is_right() -> None:
     assert right == [created["spec"]["agents"][1]["bid"]]
     for audience in ("public", "bidder"):
         assert not {"seed", "nonce"} & set(view(settled, audience, OWN, True))
-    assert {"seed", "nonce"} <= set(view(settled, "owner", None, True))
+    assert {"seed", "nonce"} <= set(view(settled, "owner", None, False))  # the event itself says that it is over
