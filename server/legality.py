@@ -49,6 +49,7 @@ CLOSE_CODES = MappingProxyType(
     {
         1000: "the client is done",
         1001: "the server has drained and stops; connect again",
+        1002: "the bytes were no WebSocket frame; a compressed one is none, since compression is not agreed to",
         1007: "a text message was not UTF-8",
         1009: "a message had more bytes than any may have",
         1011: "the server failed; nothing acknowledged is lost",
