@@ -1,20 +1,26 @@
 """What the ledger takes: events and bids per second, and how long each waits until it is durable.
 
-    measure_ledger(folder) -> one mapping of figures; benchmarks/server.py prints them with its own.
+    python benchmarks/server_ledger.py [--auctions 8] [--tokens 512] [--bids 256]
 
-Auctions append at the same time, as a server's do, and wait for the watermark every so many tokens; bidders wait for
-each of their bids. `sync_ms_floor` is what the disk alone takes in the same folder: write one page, sync, again. On a
-disk whose sync takes long, the group commit shows: many rows share one.
+Auctions append at the same time, as a server's do, each with at most 256 tokens that are not durable; bidders wait for
+each of their bids. `sync_ms_floor` is what the disk alone takes in the same folder: write one page, sync, again. Prints
+a table, then one JSON line.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
 import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from tokenauction.server.ledger import Ledger
 
@@ -83,3 +89,23 @@ async def _bid(ledger: Ledger, name: str, bids: int) -> list[float]:
 def _quantiles(name: str, seconds: list[float]) -> dict[str, float]:
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     return {f"{name}_p50": cuts[49] * 1e3, f"{name}_p99": cuts[98] * 1e3}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--auctions", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=512, help="of each auction")
+    parser.add_argument("--bids", type=int, default=256, help="of all auctions together")
+    sizes = vars(parser.parse_args())
+    with tempfile.TemporaryDirectory(prefix="server-ledger-") as folder:
+        figures = asyncio.run(measure_ledger(Path(folder), **sizes))
+    table = Table("figure", "value", title="the ledger")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.2f}")
+    Console().print(table)
+    print(json.dumps({"benchmark": "server_ledger", **sizes, **figures}))
+
+
+if __name__ == "__main__":
+    main()
