@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.server.toy_server import ToyServer, collect, in_stream, spec_of
+from tests.server.toy_server import ToyServer, collect, in_stream, spec_of, step_until
 from websockets.asyncio.client import ClientConnection
 
 from tokenauction.clients.client import ServerError
@@ -80,11 +80,8 @@ async def test_bid_in_mid_text_counts_from_the_step_that_its_answer_names(start:
             server.model.allow(5)
             await until(viewer, lambda event: event.get("step") == 5)
             update = BidUpdate(auction_id=auction_id, agent_id="agent0", bid_micros=2_000)
-            answering = asyncio.create_task(ask(bidder, update, "bid.accepted"))
-            while not answering.done():
-                server.model.allow(1)
-                await asyncio.wait([answering], timeout=0.05)
-            step = (await answering)["effective_from_step"]
+            answer = await step_until(server.model, ask(bidder, update, "bid.accepted"))
+            step = answer["effective_from_step"]
             server.model.free()
             await until(viewer, lambda event: event["type"] == "auction.settled")
         changed = in_stream(await collect(client.watch(auction_id)))
@@ -109,7 +106,9 @@ async def test_totals_agree_to_the_micro_at_viewers_bidders_ledger_and_verificat
         client = server.client()
         before = await server.ledger.balances()
         auction_id = (await client.begin({**spec_of(max_tokens=60), "tmax_join_ms": 60_000}))["auction_id"]
-        bidders = [asyncio.create_task(bid_until_paid(server, auction_id, f"agent{i}", 1_000 * (i + 1))) for i in range(3)]
+        bidders = [
+            asyncio.create_task(bid_until_paid(server, auction_id, f"agent{i}", 1_000 * (i + 1))) for i in range(3)
+        ]
         viewers = [asyncio.create_task(collect(client.watch(auction_id))) for _ in range(2)]
         live = server.house.live[auction_id]
         while len(live.agents) < 3:
@@ -182,11 +181,7 @@ async def test_agent_that_leaves_pays_nothing_more(start: Start) -> None:
         auction_id = (await client.begin(spec_of("0.002", "0.002", max_tokens=40)))["auction_id"]
         server.model.allow(5)
         await collect(client.watch(auction_id), lambda event: event.get("step") == 5)
-        leaving = asyncio.create_task(server.app.context.bidding.leave(auction_id, "agent0"))
-        while not leaving.done():
-            server.model.allow(1)
-            await asyncio.wait([leaving], timeout=0.05)
-        step = await leaving
+        step = await step_until(server.model, server.app.context.bidding.leave(auction_id, "agent0"))
         server.model.free()
         events = in_stream(await collect(client.watch(auction_id)))
     statuses = [event["agents"][0]["status"] for event in tokens(events)]

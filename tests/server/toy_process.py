@@ -1,6 +1,6 @@
 """The toy server as a process of its own, to be stopped and killed; says its URL as its first line.
 
-    python -m tests.server.toy_process FOLDER [SECONDS PER STEP]
+python -m tests.server.toy_process FOLDER [SECONDS PER STEP]
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,7 +33,11 @@ from tokenauction.server.serving import Limits, serve, url_of
 SYMBOLS = "abcdefghij ."
 PROMPT_LENGTH = 18  # tokens, as a toy tokenizer of these symbols writes it
 NUM_AGENTS = 8  # accounts agent0, agent1, … that have money
+LONGEST_SECONDS = 60  # that a test waits for anything
 FUNDS = 1_000_000_000  # micros in each
+
+
+T = TypeVar("T")
 
 
 class EndlessTokenizer(ToyTokenizer):
@@ -159,11 +163,22 @@ async def toy_server(
 async def collect(stream: AsyncIterator[Event], until: Callable[[Event], bool] = lambda event: False) -> list[Event]:
     """The events of a stream, to its end or to one that `until` accepts."""
     events = []
-    async for event in stream:
-        events.append(event)
-        if until(event):
-            break
+    async with asyncio.timeout(LONGEST_SECONDS):
+        async for event in stream:
+            events.append(event)
+            if until(event):
+                break
     return events
+
+
+async def step_until(model: PacedModel, work: Coroutine[Any, Any, T]) -> T:
+    """Allow one step after the other until something that waits for the decoder is done."""
+    waiting = asyncio.create_task(work)
+    async with asyncio.timeout(LONGEST_SECONDS):
+        while not waiting.done():
+            model.allow(1)
+            await asyncio.wait([waiting], timeout=0.05)
+    return await waiting
 
 
 def in_stream(events: list[Event]) -> list[Event]:
