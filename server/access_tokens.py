@@ -57,7 +57,7 @@ def create(connection: Connection, grant: Grant, entropy: Callable[[int], bytes]
     """A new token's id and secret."""
     token_id = f"tok_{entropy(8).hex()}"
     secret = SECRET_PREFIX + base64.urlsafe_b64encode(entropy(32)).decode().rstrip("=")
-    row = {"token_id": token_id, "secret_hash": _digest(secret), "scopes": " ".join(grant.scopes)}
+    row: dict[str, Any] = {"token_id": token_id, "secret_hash": _digest(secret), "scopes": " ".join(grant.scopes)}
     row |= {"agent_id": grant.agent_id, "created_at": now, "expires_at": grant.expires}
     connection.execute(insert(access_tokens), row)
     return token_id, secret
@@ -108,8 +108,7 @@ def _select() -> Any:
 
 
 def _token(row: Row[Any]) -> Token:
-    token_id, scopes, *rest = row
-    return Token(token_id, tuple(scopes.split()), *rest)
+    return Token(row.token_id, tuple(row.scopes.split()), row.agent_id, row.created_at, row.expires_at, row.revoked_at)
 
 
 def _is_good(token: Token, now: float) -> bool:

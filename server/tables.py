@@ -23,14 +23,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.types import TypeEngine
 
 OUTSIDE, HOUSE, HELD = "@outside", "@house", "@held"  # the world, the house's revenue, what is held for auctions
-OWN_ACCOUNTS = (OUTSIDE, HOUSE, HELD)
 OPEN, SETTLED, VOID = "open", "settled", "void"  # states of an auction
 
 METADATA = MetaData()
 whole = BigInteger().with_variant(Integer(), "sqlite")  # SQLite's strict tables know INTEGER, of 64 bits
-seconds = Double().with_variant(REAL(), "sqlite")  # since 1970-01-01 UTC
+seconds: TypeEngine[float] = Double().with_variant(REAL(), "sqlite")  # since 1970-01-01 UTC
 
 
 def _table(name: str, *content: Any) -> Table:
