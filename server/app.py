@@ -13,9 +13,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi import HTTPException as FastAPIHTTPException  # which FastAPI lets through while it reads a body
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -36,6 +38,10 @@ STREAM_PATH = "/v1/stream"
 MAX_CONNECTIONS = 2_000  # WebSockets at a time
 MAX_BODY = 64 * 1024  # bytes of one request
 BODY_SECONDS = 10.0  # for a request's body to arrive
+
+STATUS_CODES = MappingProxyType(  # codes of errors that HTTP itself gives rise to
+    {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "too_slow", 413: "too_large"}
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -157,10 +163,10 @@ class _Body:
             async with asyncio.timeout(BODY_SECONDS):
                 message = await self._receive()
         except TimeoutError:
-            raise Refused("too_slow", f"the body did not arrive within {BODY_SECONDS:g} s") from None
+            raise FastAPIHTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
         self._size += len(message.get("body", b""))
         if self._size > MAX_BODY:
-            raise Refused("too_large", f"a request has at most {MAX_BODY} bytes")
+            raise FastAPIHTTPException(413, f"a request has at most {MAX_BODY} bytes")
         self._is_whole = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
@@ -199,7 +205,7 @@ def _rest(app: App) -> FastAPI:
 
     async def by_status(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        code = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}.get(error.status_code, "error")
+        code = STATUS_CODES.get(error.status_code, "error")
         answer = _json(error.status_code, code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer

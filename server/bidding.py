@@ -44,9 +44,7 @@ class Bidding:
         """
         live = self.house.find_live(auction_id)
         if agent_id in live.agents:
-            step = await self.bid(auction_id, agent_id, bid_micros)
-            await self._set_absent(live, agent_id, is_absent=False)
-            return step
+            return await self.bid(auction_id, agent_id, bid_micros, is_back=True)
         if live.phase is not Phase.JOINING or agent_id in live.joining:
             raise Refused("joining_closed", f"the time to join {auction_id} is over, and {agent_id!r} is not listed")
         if brief is None:
@@ -68,8 +66,12 @@ class Bidding:
         live.agents[agent_id] = agent
         return 0
 
-    async def bid(self, auction_id: str, agent_id: str, bid_micros: int, bid_id: str | None = None) -> int:
+    async def bid(
+        self, auction_id: str, agent_id: str, bid_micros: int, bid_id: str | None = None, *, is_back: bool = False
+    ) -> int:
         """Replace an agent's bid; the step from which it counts, drawn behind the bid's commit.
+
+        An agent that `is_back` is absent no longer.
 
         Raises Refused (not_live, unknown_agent, left) and the ledger's errors.
         """
@@ -83,12 +85,12 @@ class Bidding:
         if not is_new:
             order = -1  # it was applied when it came first; a later one may count since
         if live.phase is Phase.JOINING:
-            if order > live.applied.get(agent_id, -1):
+            if order > live.applied.get(agent_id, -1) and agent_id in live.agents:
                 live.applied[agent_id] = order
                 live.agents[agent_id] = replace(live.agents[agent_id], bid_micros=bid_micros)
             return 0
         await live.started.wait()
-        step: int = await self._between_steps(live, partial(_apply, live, agent_id, bid_micros, order))
+        step: int = await self._between_steps(live, partial(_apply, live, agent_id, bid_micros, order, is_back))
         return step
 
     async def leave(self, auction_id: str, agent_id: str) -> int:
@@ -125,17 +127,21 @@ class Bidding:
         return step
 
     async def _between_steps(self, live: LiveAuction, change: Callable[[], Any]) -> Any:
+        if live.performance is None:
+            raise Refused("not_live", f"{live.auction_id} ended before its text began")
         try:
             return await self.house.thread.call(change)
         except (IllegalTransition, DecoderStopped):
             raise Refused("not_live", f"the text of {live.auction_id} is complete: it takes no bids") from None
 
 
-def _apply(live: LiveAuction, agent_id: str, bid_micros: int, order: int) -> int:
+def _apply(live: LiveAuction, agent_id: str, bid_micros: int, order: int, is_back: bool) -> int:
     """Set a bid, unless a later one has been set; the step that reads it next. In the decoder's thread."""
     assert live.performance is not None, "a bid goes to the decoder when the decoder has the auction"
     auction = live.performance.auction
     if order > live.applied.get(agent_id, -1):
         auction.set_bid(agent_id, bid_micros)
         live.applied[agent_id] = order
+    if is_back:
+        auction.set_absent(agent_id, is_absent=False)
     return auction.num_tokens

@@ -76,6 +76,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self.writable.set()  # whoever waits to send learns that it cannot
 
+    async def send(self, message: Any) -> None:
+        """As uvicorn's, which would take a handshake that was refused with a body for one that was forgotten."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
+
     def abort(self) -> None:
         """End the connection now; what was not sent is dropped."""
         self.transport.abort()

@@ -130,7 +130,7 @@ class Secret(BaseModel):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 503)
+    status: {"model": Problem} for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 503)
 }
 
 
@@ -285,8 +285,6 @@ STATUSES: Mapping[str, int] = {
     "not_live": 409,
     "not_open": 409,
     "not_begun": 409,
-    "too_slow": 408,
-    "too_large": 413,
     "draining": 503,
     "capacity": 503,
     "closed": 503,
