@@ -22,62 +22,20 @@ from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuction
 from tokenauction.engine.events import Event
 from tokenauction.engine.fused_clearing import ClearingChoice, cleared_by
 from tokenauction.engine.outcome import StepOutcome
+from tokenauction.engine.performance import Performance, Seed
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import Provenance
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.reading import added_text
-from tokenauction.engine.receipt import Line, caller_nonce
+from tokenauction.engine.receipt import Line
 from tokenauction.engine.recorder import Recorder, Stamp
+from tokenauction.engine.resumption import take_up
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
-from tokenauction.models.base import DeviceModel, Gang, LanguageModel, NoRoom, TextStream
+from tokenauction.models.base import DeviceModel, LanguageModel, NoRoom
 
 StepsChoice = Literal["auto", "device"]
-
-
-@dataclass(frozen=True)
-class Seed:
-    """The seed of one auction and where it came from."""
-
-    value: int
-    nonce: bytes
-    source: str
-
-    @classmethod
-    def of_caller(cls, value: int) -> Seed:
-        """A seed that the caller chose: repeatable, and marked so."""
-        return cls(value, caller_nonce(value), "caller")
-
-    @classmethod
-    def drawn(cls, entropy: bytes) -> Seed:
-        """A seed from 64 fresh random bytes: 32 for the seed, 32 for the nonce that hides it."""
-        if len(entropy) != 64:
-            raise InvalidInput(f"a drawn seed takes 64 random bytes, not {len(entropy)}")
-        return cls(int.from_bytes(entropy[:32], "big"), entropy[32:], "drawn")
-
-
-@dataclass(eq=False)
-class Performance:
-    """One auction in the decoder: its prompts, its rows in the model, its record."""
-
-    auction: Auction
-    prompts: list[list[int]]
-    policy: Policy
-    recorder: Recorder
-    stream: TextStream
-    is_elsewhere: bool = False  # its steps are the device loop's, from the second token on
-    gang: Gang | None = None
-    is_created: bool = False
-    is_cancelled: bool = False
-
-    @property
-    def token_ids(self) -> Sequence[int]:
-        return self.auction.token_ids
-
-    @property
-    def num_tokens_left(self) -> int:
-        return self.auction.spec.max_tokens - self.auction.num_tokens
 
 
 @dataclass(frozen=True)
@@ -127,13 +85,29 @@ class Decoder:
         Raises InvalidInput for a wrong number of prompts and CapacityError when the queue is full or it could never
         fit.
         """
+        performance = self.prepare(spec, prompts, policy, auction_id)
+        self.enqueue(performance)
+        return performance.auction
+
+    def prepare(
+        self,
+        spec: AuctionSpec,
+        prompts: Sequence[Sequence[int]],
+        policy: Policy,
+        auction_id: str,
+        seed: Seed | None = None,
+    ) -> Performance:
+        """The first half of `submit`: an auction that is ready to be queued, and of which no other knows yet.
+
+        `seed` is one that was drawn before. Raises InvalidInput for a wrong number of prompts and CapacityError for
+        more rows than the model has.
+        """
         if len(prompts) != len(spec.row_ids):
             raise InvalidInput(f"{len(spec.row_ids)} rows need as many prompts, not {len(prompts)}")
         if len(prompts) > self.model.max_rows:
             raise CapacityError(f"{len(prompts)} rows never fit into the model's {self.model.max_rows}; raise max_rows")
-        if len(self.scheduler.waiting) >= MAX_WAITING:
-            raise CapacityError(f"{MAX_WAITING} auctions are waiting, which is the limit; try again later")
-        seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
+        if seed is None:
+            seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
         auction = Auction(spec, auction_id)
         tokenizer = self.model.tokenizer
         is_elsewhere = self.device is not None and is_covered(spec, policy) and not self.store_distributions
@@ -150,10 +124,30 @@ class Decoder:
             self.store_distributions,
         )
         rows = [list(prompt) for prompt in prompts]
-        self.scheduler.waiting.append(
-            Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere)
-        )
-        return auction
+        return Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere)
+
+    def enqueue(self, performance: Performance) -> None:
+        """The second half of `submit`; raises CapacityError when the queue is full."""
+        if len(self.scheduler.waiting) >= MAX_WAITING:
+            raise CapacityError(f"{MAX_WAITING} auctions are waiting, which is the limit; try again later")
+        self.scheduler.waiting.append(performance)
+
+    def resume(self, performance: Performance, lines: Sequence[Line]) -> list[Event]:
+        """Queue a prepared auction behind what its receipt says of it, to go on as it would have gone on.
+
+        Returns its last event where those lines leave nothing to draw. Raises ReceiptError where they are not of this
+        auction on this model, and CapacityError as `enqueue`.
+        """
+        take_up(performance.recorder, self.model.tokenizer, performance.stream, lines)
+        performance.is_created = True
+        auction = performance.auction
+        is_over = auction.token_ids and auction.token_ids[-1] in self.model.tokenizer.end_ids
+        reason = "end" if is_over else auction.limit_reached
+        if not reason:
+            self.enqueue(performance)
+            return []
+        auction.settle(reason, performance.stream.finish())
+        return [performance.recorder.settled()]
 
     def cancel(self, auction_id: str) -> None:
         """Stop an auction at the next step: what was written is charged and settled, its rows are freed."""

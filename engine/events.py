@@ -32,7 +32,7 @@ class Event:
     # Not on the wire: what a researcher iterating over events may look at, on the model's device.
     distributions: Tensor | None = None  # [rows, vocab]: every row's own distribution, shaped; rows as in the spec
     aggregate: Tensor | None = None  # [vocab]: what the token was drawn from
-    receipt: Sequence[Mapping[str, Any]] = ()  # with auction.settled: every line
+    receipt: Sequence[Mapping[str, Any]] = ()  # the line that came with it; with auction.settled every line
 
     def to_mapping(self) -> dict[str, Any]:
         """The event as it goes on the wire."""

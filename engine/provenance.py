@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +44,16 @@ class Provenance:
             "tokenizer_hash": self.tokenizer_hash,
             "prompt_hashes": list(self.prompt_hashes),
         }
+
+    @classmethod
+    def from_mapping(cls, line: Mapping[str, Any]) -> Provenance:
+        """What the first line of a receipt says of it."""
+        return cls(
+            line["model"]["name"],
+            line["model"]["hash"],
+            line["numerics"],
+            line["runner"],
+            line["clearing"],
+            line["tokenizer_hash"],
+            tuple(line["prompt_hashes"]),
+        )

@@ -52,7 +52,7 @@ class Recorder:
         }
         self.receipt.append(header_line(content, self.seed, self.nonce))
         fields = {**content, "guarantee": _guarantee_fields(self.auction), "commitment": self.receipt[0]["commitment"]}
-        return self._event("auction.created", fields)
+        return replace(self._event("auction.created", fields), receipt=(self.receipt[-1],))
 
     def token(
         self, step: int, outcome: StepOutcome, bids: Bids, charges: Charges, text: str, key: bytes, latency_ms: float
@@ -73,7 +73,8 @@ class Recorder:
         if self.auction.spec.top_tokens:
             fields["top_tokens"] = self._top_tokens(outcome)
         event = self._event("auction.token", fields)
-        return replace(event, distributions=outcome.distributions, aggregate=outcome.aggregate)
+        line = (self.receipt[-1],)
+        return replace(event, distributions=outcome.distributions, aggregate=outcome.aggregate, receipt=line)
 
     def settled(self) -> Event:
         """The last event and the last line, after the auction has settled, was cancelled, or failed."""

@@ -14,6 +14,7 @@ import typer
 
 from tokenauction import __version__
 from tokenauction.clients.cli.output import abandon_stdout, one_line, prepare_streams, show_log
+from tokenauction.clients.cli.server_commands import add_commands
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+add_commands(app)
 
 
 class RunFormat(StrEnum):

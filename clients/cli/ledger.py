@@ -1,0 +1,117 @@
+"""`tokenauction ledger …` and `token …`: reading a ledger, bringing money in, making tokens, on its own machine."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tokenauction.clients.cli.output import check_target, one_line
+from tokenauction.clients.cli.serve import ledger_url
+from tokenauction.engine.errors import InvalidInput
+from tokenauction.engine.money import from_micros, to_micros
+from tokenauction.server.auth import SCOPES
+from tokenauction.server.ledger import Ledger
+
+PAGE = 1_000
+
+
+def balances(url: str) -> None:
+    """What every account has; together nothing."""
+    _visit(url, _balances)
+
+
+def entries(url: str, account_id: str | None) -> None:
+    """Every entry, of one account or of all, a line of JSON each."""
+    _visit(url, lambda ledger: _entries(ledger, account_id, print))
+
+
+def export(url: str, path: Path) -> None:
+    """Every entry of the ledger into a file, a line of JSON each."""
+    check_target("--output", path)
+    lines: list[str] = []
+    _visit(url, lambda ledger: _entries(ledger, None, lines.append))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(f"{len(lines)} entries: {path}")
+
+
+def audit(url: str) -> bool:
+    """Whether everything in the ledger follows from its entries; says what does not."""
+    found: list[str] = []
+
+    async def look(ledger: Ledger) -> None:
+        found.extend(await ledger.audit())
+
+    _visit(url, look)
+    for line in found:
+        print(one_line(line))
+    if not found:
+        print("in order: every transfer sums to zero, every chain holds")
+    return not found
+
+
+def deposit(url: str, account_id: str, amount: str, reference: str | None) -> None:
+    """Bring money in; the same reference counts once."""
+    micros = to_micros(amount, "AMOUNT")
+    known = reference or f"cli/{uuid.uuid4().hex}"
+
+    async def bring(ledger: Ledger) -> None:
+        is_new = await ledger.deposit(account_id, micros, known)
+        account = await ledger.account(account_id)
+        assert account is not None, "an account exists behind its first deposit"
+        print(
+            one_line(f"{account_id}: {from_micros(account.balance_micros)}{'' if is_new else ' (it had come before)'}")
+        )
+
+    _visit(url, bring)
+
+
+def create_token(url: str, scopes: list[str], agent_id: str | None, days: float | None) -> None:
+    """A new access token; its secret is printed once and kept nowhere."""
+    if unknown := sorted(set(scopes) - SCOPES):
+        raise InvalidInput(f"--scope is {unknown[0]!r}; choose of {', '.join(sorted(SCOPES))}")
+    expires = None if days is None else time.time() + days * 86_400
+
+    async def make(ledger: Ledger) -> None:
+        token_id, secret = await ledger.create_token(scopes, agent_id, expires)
+        print(json.dumps({"token_id": token_id, "secret": secret}))
+
+    _visit(url, make)
+
+
+async def _balances(ledger: Ledger) -> None:
+    after, total = "", 0
+    while found := await ledger.balances(after, PAGE):
+        for account_id, micros in found.items():
+            print(one_line(f"{account_id}\t{'-' if micros < 0 else ''}{from_micros(abs(micros))}"))
+            total += micros
+        after = max(found)
+    print(f"sum\t{from_micros(total)}")
+
+
+async def _entries(ledger: Ledger, account_id: str | None, write: Callable[[str], Any]) -> None:
+    after = 0
+    while found := await ledger.entries(account_id, after, PAGE):
+        for entry in found:
+            write(json.dumps(dataclasses.asdict(entry)))
+        after = found[-1].entry_id
+
+
+def _visit(url: str, work: Callable[[Ledger], Awaitable[None]]) -> None:
+    """Do something with a ledger, beside its server where one runs."""
+
+    async def visit() -> None:
+        address = ledger_url(url)
+        is_there = Path(address.partition(":///")[2]).exists()  # a visit makes no ledger
+        ledger = await Ledger.open(address, is_visit=is_there)
+        try:
+            await work(ledger)
+        finally:
+            await ledger.close()
+
+    asyncio.run(visit())

@@ -1,0 +1,121 @@
+"""`tokenauction create`, `watch` and `agent`: what one does to a server from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenauction.clients.agent import Agent
+from tokenauction.clients.cli.output import one_line, print_json, visible
+from tokenauction.clients.cli.spec_file import load_spec
+from tokenauction.clients.client import Client, Event, ServerError, Unreachable
+from tokenauction.clients.strategies import BudgetPaced, Decreasing, Fixed, NameContest, NameFirst, Strategy
+from tokenauction.engine.errors import InvalidInput, TokenAuctionError
+from tokenauction.engine.money import from_micros, to_micros
+
+TOKEN_VARIABLE = "TOKENAUCTION_TOKEN"
+
+
+class RemoteError(TokenAuctionError):
+    """The server refused, or was not there; code and message are its own."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def client_for(url: str) -> Client:
+    """A client with the token of the environment: on a command line, others could read it."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"--url is {url!r}; it begins with http:// or https://")
+    return Client(url, os.environ.get(TOKEN_VARIABLE) or None, give_up=15.0)
+
+
+def create(url: str, spec: Path, overrides: Mapping[str, Any], join_ms: int, *, is_quiet: bool, as_json: bool) -> None:
+    """Begin an auction from a spec file; then show it, or only say its id."""
+    loaded = load_spec(spec, overrides)
+    source = {**loaded.to_mapping(), "tmax_join_ms": join_ms}
+    asyncio.run(_guard(_create(client_for(url), source, is_quiet=is_quiet, as_json=as_json)))
+
+
+def watch(url: str, auction_id: str, after_seq: int, *, as_json: bool) -> None:
+    """Show an auction as it is written."""
+    asyncio.run(_guard(_show(client_for(url).watch(auction_id, after_seq), as_json=as_json)))
+
+
+def bid(
+    url: str, auction_id: str, agent_id: str, strategy: Strategy, budget: str | None, brief: tuple[str, str] | None
+) -> None:
+    """Run one agent to the end of an auction and say what came of it."""
+    budget_micros = None if budget is None else to_micros(budget, "--budget")
+    name, offer = brief or (None, None)
+    agent = Agent(client_for(url), agent_id, strategy, budget_micros=budget_micros, name=name, offer=offer)
+    asyncio.run(_guard(_bid(agent, auction_id)))
+
+
+def strategy_of(kind: str, bid_amount: str, name: str | None, rivals: list[str]) -> Strategy:
+    """The strategy of this name; InvalidInput where there is none, or it needs a name."""
+    micros = to_micros(bid_amount, "--bid")
+    if kind in ("name-first", "name-contest") and not name:
+        raise InvalidInput(f"--strategy {kind} watches for a name: give --name")
+    made: dict[str, Strategy] = {
+        "fixed": Fixed(micros),
+        "decreasing": Decreasing(micros),
+        "budget-paced": BudgetPaced(micros),
+        "name-first": NameFirst(name or "", micros),
+        "name-contest": NameContest(name or "", tuple(rivals), micros),
+    }
+    if kind not in made:
+        raise InvalidInput(f"--strategy is {kind!r}; choose one of {', '.join(made)}")
+    return made[kind]
+
+
+async def _create(client: Client, source: Mapping[str, Any], *, is_quiet: bool, as_json: bool) -> None:
+    if is_quiet:
+        print((await client.begin(source))["auction_id"])
+        return
+    await _show(client.create(source), as_json=as_json)
+
+
+async def _show(events: AsyncIterator[Event], *, as_json: bool) -> None:
+    """Every event as a line of JSON, or the text as it grows and the bill on stderr."""
+    num_shown = 0
+    async for event in events:
+        if as_json:
+            print_json(event)
+            continue
+        if event["type"] == "auction.accepted":
+            print(event["auction_id"], file=sys.stderr)
+        elif event["type"] == "auction.token":
+            print(visible(event["text"]), end="", flush=True)
+            num_shown += len(event["text"])
+        elif event["type"] == "stream.reset":
+            print("\n[the server was restarted; the text goes on from its last durable token]", file=sys.stderr)
+        elif event["type"] == "error":
+            print(f"error ({event['code']})", file=sys.stderr)
+        elif event["type"] == "payment.posted":
+            print(one_line(f"{event['agent_id']}: {event['total']} {event['currency']}"), file=sys.stderr)
+        elif event["type"] == "auction.settled":
+            print(visible(event["text"][num_shown:]))
+
+
+async def _bid(agent: Agent, auction_id: str) -> None:
+    outcome = await agent.run(auction_id)
+    print(visible(outcome.text))
+    bids = len(outcome.bids)
+    line = f"{agent.agent_id}: paid {from_micros(outcome.paid_micros)}; {bids} bids changed it; {outcome.finish_reason}"
+    print(one_line(line), file=sys.stderr)
+
+
+async def _guard(work: Any) -> None:
+    """What goes wrong at the server becomes one line."""
+    try:
+        await work
+    except ServerError as error:
+        raise RemoteError(error.code, str(error)) from None
+    except Unreachable as error:
+        raise RemoteError("unreachable", str(error)) from None

@@ -1,0 +1,92 @@
+"""`tokenauction serve`: model, ledger, house and app put together, and served until somebody says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
+from tokenauction.clients.cli.output import one_line
+from tokenauction.engine.errors import InvalidInput
+from tokenauction.engine.policy import Policy
+from tokenauction.engine.spec import AuctionSpec
+from tokenauction.models.base import LanguageModel
+from tokenauction.server.app import App, AppSettings
+from tokenauction.server.auth import Doorkeeper
+from tokenauction.server.house import House
+from tokenauction.server.ledger import Ledger
+from tokenauction.server.listener import listen
+from tokenauction.server.serving import Limits, serve
+
+MAX_ROWS = 64
+
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """What the options say of a server."""
+
+    app: AppSettings
+    limits: Limits
+    is_open: bool  # no token is asked for
+    play_micros: int
+
+
+def serve_forever(
+    host: str,
+    port: int,
+    ledger_url: str,
+    choice: ModelChoice,
+    *,
+    auth: bool | None,
+    origins: list[str],
+    play_micros: int,
+    drain_seconds: float,
+) -> None:
+    """Load the model, then serve; returns after a drain. Raises InvalidInput for an open door to the world.
+
+    `auth` None asks for tokens everywhere but on loopback.
+    """
+    is_open = is_loopback(host) if auth is None else not auth
+    if is_open and not is_loopback(host):
+        raise InvalidInput(f"--no-auth is for 127.0.0.1, not {host}; make tokens with: tokenauction token create")
+    model = choice.load(max_rows=MAX_ROWS)
+    settings = ServerChoice(AppSettings(tuple(origins)), Limits(drain_seconds), is_open, play_micros)
+    asyncio.run(_serve(host, port, ledger_url, model, settings))
+
+
+async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, choice: ServerChoice) -> None:
+    ledger = await Ledger.open(ledger_url)
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        await ledger.close()
+        raise InvalidInput(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+
+    def prepare(spec: AuctionSpec) -> tuple[list[list[int]], Policy]:
+        return prompts_for(spec, model.tokenizer), policy_for(spec, model.tokenizer)
+
+    house = House(new_decoder(model), prepare, ledger, play_micros=choice.play_micros, takes_seeds=choice.is_open)
+    doorkeeper = Doorkeeper(ledger, is_open=choice.is_open, entropy=os.urandom, clock=time.time)
+    app = App(house, doorkeeper, choice.app)
+    await serve(house, app, listener, limits=choice.limits, on_ready=_say_ready)
+
+
+def _say_ready(url: str) -> None:
+    print(one_line(f"serving on {url} (stop with Ctrl-C: what runs is finished first)"), flush=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def ledger_url(text: str) -> str:
+    """A URL of SQLAlchemy as it stands; a path becomes an SQLite file there."""
+    return text if "://" in text else f"sqlite+aiosqlite:///{Path(text)}"

@@ -1,0 +1,167 @@
+"""The commands around a server: serve, create, watch, agent, token, ledger; each hands over to its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str, typer.Option(help="The server. A token is read from TOKENAUCTION_TOKEN.", envvar="TOKENAUCTION_URL")
+]
+LedgerUrl = Annotated[str, typer.Option(help="A path, or sqlite+aiosqlite:///PATH.", envvar="TOKENAUCTION_LEDGER")]
+Json = Annotated[bool, typer.Option("--json", help="One event a line.")]
+SERVER, LEDGER = "http://127.0.0.1:8400", "tokenauction.db"
+
+token_app = typer.Typer(help="Access tokens.", no_args_is_help=True)
+ledger_app = typer.Typer(help="Look into a ledger, or bring money in.", no_args_is_help=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the commands of this file into an app."""
+    for command in (serve, create, watch, agent):
+        app.command()(command)
+    app.add_typer(token_app, name="token")
+    app.add_typer(ledger_app, name="ledger")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8400,
+    ledger: LedgerUrl = LEDGER,
+    model: Annotated[str | None, typer.Option(help="A folder or hub name; the shipped one if left out.")] = None,
+    runner: Annotated[str, typer.Option(help="As in run.", envvar="TOKENAUCTION_RUNNER")] = "auto",
+    numerics: Annotated[str, typer.Option(help="As in run.", envvar="TOKENAUCTION_NUMERICS")] = "auto",
+    cache_gib: Annotated[float, typer.Option(help="Memory for keys and values.", min=0.0, max=1e6)] = 2.0,
+    auth: Annotated[
+        bool | None, typer.Option("--auth/--no-auth", help="Ask for tokens; the default, except on 127.0.0.1.")
+    ] = None,
+    origin: Annotated[list[str] | None, typer.Option(help="Whose pages may connect; may be repeated.")] = None,
+    play_money: Annotated[str, typer.Option(help="What every new account begins with; for trying out.")] = "0",
+    drain_seconds: Annotated[float, typer.Option(help="For running auctions to finish.", min=0, max=3600)] = 60.0,
+) -> None:
+    """Serve auctions: live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
+    from tokenauction.clients.cli.compose import ModelChoice
+    from tokenauction.clients.cli.serve import ledger_url, serve_forever
+    from tokenauction.engine.money import to_micros
+
+    serve_forever(
+        host,
+        port,
+        ledger_url(ledger),
+        ModelChoice(model, runner, numerics, cache_gib),
+        auth=auth,
+        origins=origin or [],
+        play_micros=to_micros(play_money, "--play-money"),
+        drain_seconds=drain_seconds,
+    )
+
+
+def create(
+    spec: Annotated[Path, typer.Argument(help="The auction, as YAML.", show_default=False)],
+    url: Url = SERVER,
+    join_ms: Annotated[int, typer.Option(help="How long other agents may join.", min=0, max=60_000)] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the id and leave.")] = False,
+    json: Json = False,
+) -> None:
+    """Begin an auction on a server and watch it."""
+    from tokenauction.clients.cli.remote import create as create_auction
+
+    create_auction(url, spec, {}, join_ms, is_quiet=quiet, as_json=json)
+
+
+def watch(
+    auction_id: Annotated[str, typer.Argument(show_default=False)],
+    url: Url = SERVER,
+    after_seq: Annotated[int, typer.Option(help="Begin behind this event.", min=-1)] = -1,
+    json: Json = False,
+) -> None:
+    """Watch an auction of a server as it is written, or as it was."""
+    from tokenauction.clients.cli.remote import watch as watch_auction
+
+    watch_auction(url, auction_id, after_seq, as_json=json)
+
+
+def agent(
+    auction_id: Annotated[str, typer.Argument(show_default=False)],
+    agent_id: Annotated[str, typer.Argument(show_default=False)],
+    bid: Annotated[str, typer.Option(help="Per token, in the auction's currency.")],
+    url: Url = SERVER,
+    strategy: Annotated[
+        str, typer.Option(help="fixed, decreasing, budget-paced, name-first or name-contest.")
+    ] = "fixed",
+    budget: Annotated[str | None, typer.Option(help="For the whole text; it is held.")] = None,
+    name: Annotated[str | None, typer.Option(help="The brand; with --offer, the brief of one who joins.")] = None,
+    offer: Annotated[str | None, typer.Option(help="What it offers.")] = None,
+    rival: Annotated[list[str] | None, typer.Option(help="For name-contest; may be repeated.")] = None,
+) -> None:
+    """Bid for one advertiser in an auction of a server."""
+    from tokenauction.clients.cli.remote import bid as bid_in
+    from tokenauction.clients.cli.remote import strategy_of
+
+    brief = None if name is None or offer is None else (name, offer)
+    bid_in(url, auction_id, agent_id, strategy_of(strategy, bid, name, rival or []), budget, brief)
+
+
+@token_app.command("create")
+def token_create(
+    scope: Annotated[list[str], typer.Option(help="watch, bid or admin; may be repeated.")],
+    agent_id: Annotated[str | None, typer.Option(help="The one agent it may act for.")] = None,
+    days: Annotated[float | None, typer.Option(help="Until it expires.", min=0.001, max=3650)] = None,
+    ledger: LedgerUrl = LEDGER,
+) -> None:
+    """Make an access token; its secret is shown once."""
+    from tokenauction.clients.cli.ledger import create_token
+
+    create_token(ledger, scope, agent_id, days)
+
+
+@ledger_app.command("balances")
+def ledger_balances(ledger: LedgerUrl = LEDGER) -> None:
+    """What every account has; the sum is zero."""
+    from tokenauction.clients.cli.ledger import balances
+
+    balances(ledger)
+
+
+@ledger_app.command("entries")
+def ledger_entries(
+    account: Annotated[str | None, typer.Argument(help="All accounts if left out.")] = None, ledger: LedgerUrl = LEDGER
+) -> None:
+    """Every entry, a line of JSON each."""
+    from tokenauction.clients.cli.ledger import entries
+
+    entries(ledger, account)
+
+
+@ledger_app.command("export")
+def ledger_export(
+    output: Annotated[Path, typer.Argument(help="A file.", show_default=False)], ledger: LedgerUrl = LEDGER
+) -> None:
+    """Write every entry into a file, a line of JSON each."""
+    from tokenauction.clients.cli.ledger import export
+
+    export(ledger, output)
+
+
+@ledger_app.command("audit")
+def ledger_audit(ledger: LedgerUrl = LEDGER) -> None:
+    """Check that every transfer sums to zero and every chain holds; exit code 1 where something does not."""
+    from tokenauction.clients.cli.ledger import audit
+
+    if not audit(ledger):
+        raise typer.Exit(1)
+
+
+@ledger_app.command("deposit")
+def ledger_deposit(
+    account: Annotated[str, typer.Argument(show_default=False)],
+    amount: Annotated[str, typer.Argument(help="In currency.", show_default=False)],
+    reference: Annotated[str | None, typer.Option(help="The same reference counts once.")] = None,
+    ledger: LedgerUrl = LEDGER,
+) -> None:
+    """Bring money in for an account."""
+    from tokenauction.clients.cli.ledger import deposit
+
+    deposit(ledger, account, amount, reference)

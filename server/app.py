@@ -1,0 +1,234 @@
+"""One port's application: REST (rest.py), the stream's handshake, health; what every request must be, and what it gets.
+
+    /v1/stream    WebSocket: Origin → room → who is it → accept → connection.py
+    /v1/…         REST            /healthz  alive            /readyz  takes new auctions
+    /openapi.json, /docs          the document of the REST half
+
+A handshake that is refused gets a status and the same body as any error. It must not know uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi import HTTPException as FastAPIHTTPException  # which FastAPI lets through while it reads a body
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from tokenauction import __version__
+from tokenauction.server.auth import SUBPROTOCOL, Doorkeeper, Identity, bearer
+from tokenauction.server.bidding import Bidding
+from tokenauction.server.catalogue import Catalogue
+from tokenauction.server.connection import Connection
+from tokenauction.server.context import Context
+from tokenauction.server.house import RETRY_SECONDS, House
+from tokenauction.server.refusal import Refused
+from tokenauction.server.requests import EXPECTED, Requests
+from tokenauction.server.rest import router, status_of
+from tokenauction.server.session import Session
+
+STREAM_PATH = "/v1/stream"
+MAX_CONNECTIONS = 2_000  # WebSockets at a time
+MAX_BODY = 64 * 1024  # bytes of one request
+BODY_SECONDS = 10.0  # for a request's body to arrive
+
+STATUS_CODES = MappingProxyType(  # codes of errors that HTTP itself gives rise to
+    {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "too_slow", 413: "too_large"}
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """What a server's owner may choose."""
+
+    origins: tuple[str, ...] = ()  # whose pages may open streams and post, besides the server's own on loopback
+    max_connections: int = MAX_CONNECTIONS
+
+
+class App:
+    """The application of one server."""
+
+    def __init__(self, house: House, doorkeeper: Doorkeeper, settings: AppSettings) -> None:
+        self.settings = settings
+        self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper)
+        self.is_ready = False
+        self.connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._rest = _rest(self)
+
+    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] == "websocket":
+            await self._stream(scope, receive, send)
+        elif not self._is_welcome(scope):
+            await _json(403, "foreign_origin", "pages of this origin may not use the server")(scope, receive, send)
+        else:
+            await self._rest(scope, _Body(receive).receive, send)
+
+    async def say_goodbye(self, seconds: float) -> None:
+        """Close every connection once it has what it waits for; those that do not read are cut off."""
+        for connection in self.connections:
+            connection.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The handshake, then the connection."""
+        assert (await receive())["type"] == "websocket.connect"
+        offers: list[str] = scope["subprotocols"]
+        try:
+            identity = await self._admit(scope, offers)
+        except EXPECTED as error:
+            await _deny(send, status_of(error.code), error.code, str(error))
+            return
+        chosen = SUBPROTOCOL if SUBPROTOCOL in offers else None
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+        stamp = self.context.house.decoder.stamp
+        requests = Requests(self.context.house, self.context.bidding, identity, stamp)
+        session = Session(identity.scopes, identity.agent_id, identity.expires, stamp)
+        socket = _Socket(receive, send)
+        connection = Connection(
+            socket, scope["state"]["abort"], session, requests, self.context.catalogue, self.context.doorkeeper.clock
+        )
+        task = asyncio.current_task()
+        assert task is not None, "an ASGI application runs in a task"
+        self.connections.add(connection)
+        self._tasks.add(task)
+        try:
+            await connection.run()
+        finally:
+            self.connections.discard(connection)
+            self._tasks.discard(task)
+
+    async def _admit(self, scope: Scope, offers: Iterable[str]) -> Identity:
+        if scope["path"] != STREAM_PATH:
+            raise Refused("not_found", f"streams are at {STREAM_PATH}")
+        if not self._is_welcome(scope):
+            raise Refused("foreign_origin", "pages of this origin may not open a stream")
+        if len(self.connections) >= self.settings.max_connections:
+            raise Refused("capacity", f"{self.settings.max_connections} connections are open, which is the limit")
+        return await self.context.doorkeeper.identify(bearer(scope["headers"]), offers)
+
+    def _is_welcome(self, scope: Scope) -> bool:
+        """Whether the page that sent this, if it was a page, may: browsers name their origin, programs do not."""
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return True
+        origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
+        port = (scope.get("server") or ("", 0))[1]
+        own = (f"http://127.0.0.1:{port}", f"http://localhost:{port}", f"http://[::1]:{port}")
+        return origin is None or origin in own or origin in self.settings.origins
+
+
+class _Socket:
+    """An accepted WebSocket."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Mapping[str, Any]:
+        return await self._receive()
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        await self._send(dict(message))
+
+
+class _Body:
+    """A request's body, of limited size and in limited time."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._size = 0
+        self._is_whole = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if self._is_whole:
+            return await self._receive()  # only the disconnect follows
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await self._receive()
+        except TimeoutError:
+            raise FastAPIHTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY:
+            raise FastAPIHTTPException(413, f"a request has at most {MAX_BODY} bytes")
+        self._is_whole = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+
+def _rest(app: App) -> FastAPI:
+    """The REST half."""
+    rest = FastAPI(
+        title="tokenauction",
+        version=__version__,
+        description="Several advertisers' language models write one text, and pay for it. Amounts are integer micros.",
+    )
+    rest.state.context = app.context
+    rest.include_router(router)
+
+    @rest.get("/healthz")
+    async def healthz() -> dict[str, Any]:
+        """Alive, and how busy."""
+        house = app.context.house
+        return {"status": "ok", "auctions": len(house.live), "connections": len(app.connections)}
+
+    @rest.get("/readyz", responses={503: {"description": "Takes no new auctions."}})
+    async def readyz() -> Response:
+        """Whether new auctions are taken."""
+        is_ready = app.is_ready and not app.context.house.is_draining
+        return JSONResponse({"ready": is_ready}, 200 if is_ready else 503, _retry(not is_ready))
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        code = str(getattr(error, "code", "error"))
+        return _json(status_of(code), code, str(error))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return _json(422, "invalid_request", f"{where}: {first['msg']}")
+
+    async def by_status(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = STATUS_CODES.get(error.status_code, "error")
+        answer = _json(error.status_code, code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+    for kind in EXPECTED:
+        rest.add_exception_handler(kind, refuse)
+    rest.add_exception_handler(RequestValidationError, invalid)
+    rest.add_exception_handler(HTTPException, by_status)
+    return rest
+
+
+def _json(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, _retry(status == 503))
+
+
+def _retry(is_later: bool) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_SECONDS)} if is_later else {}
+
+
+async def _deny(send: Send, status: int, code: str, message: str) -> None:
+    """Refuse a handshake with a status and a body."""
+    headers = {"content-type": "application/json", **{k.lower(): v for k, v in _retry(status == 503).items()}}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": raw})
+    body = json.dumps({"error": {"code": code, "message": message}}).encode()
+    await send({"type": "websocket.http.response.body", "body": body})

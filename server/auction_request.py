@@ -1,0 +1,68 @@
+"""What somebody who creates an auction asks for, checked once: the engine's spec, how long agents may join, the holds.
+
+Every agent has a budget for the whole text, which is what is held of its account; who declares none has declared its
+bid for each of the most tokens there may be. It must not know the ledger, nor where the request came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tokenauction.engine.errors import InvalidSpec
+from tokenauction.engine.money import MAX_MICROS
+from tokenauction.engine.spec import AgentSpec, AuctionSpec
+
+MAX_TOKENS = 2_048  # of one text on a server
+MAX_JOIN_MS = 60_000
+NOBODY_YET = {"id": "nobody-yet", "name": "Nobody", "offer": "nothing", "bid": 1}  # stands in for those that may join
+
+
+@dataclass(frozen=True)
+class AuctionRequest:
+    """An auction as it was asked for."""
+
+    template: AuctionSpec  # all but the agents, which are those of `agents`
+    agents: tuple[AgentSpec, ...]  # that are listed from the start, each with its budget
+    tmax_join_ms: int  # 0: the text begins at once, with the agents that are listed
+
+    @classmethod
+    def from_mapping(cls, source: Mapping[str, Any]) -> AuctionRequest:
+        """Read a request; raises InvalidSpec, InvalidBid or UnsafeCombination, which name the field."""
+        fields = dict(source)
+        join_ms = fields.pop("tmax_join_ms", 0)
+        if not isinstance(join_ms, int) or isinstance(join_ms, bool) or not 0 <= join_ms <= MAX_JOIN_MS:
+            raise InvalidSpec(f"spec.tmax_join_ms is {join_ms!r}; it must be a whole number from 0 to {MAX_JOIN_MS}")
+        nobody_is_listed = join_ms > 0 and fields.get("agents", []) == []
+        spec = AuctionSpec.from_mapping({**fields, "agents": [NOBODY_YET]} if nobody_is_listed else fields)
+        if spec.max_tokens > MAX_TOKENS:
+            raise InvalidSpec(f"spec.max_tokens is {spec.max_tokens}; a server writes at most {MAX_TOKENS}")
+        agents = () if nobody_is_listed else tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
+        return cls(spec, agents, join_ms)
+
+    @property
+    def holds(self) -> dict[str, int]:
+        """What is held of each listed agent's account, in micros."""
+        return {agent.id: agent.budget_micros or 0 for agent in self.agents}
+
+    def spec_of(self, agents: tuple[AgentSpec, ...]) -> AuctionSpec:
+        """The engine's spec with these agents; InvalidSpec where they cannot be in one auction."""
+        return replace(self.template, agents=agents)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The mapping that `from_mapping` reads back to an equal request."""
+        agents = [agent.to_mapping() for agent in self.agents]
+        return {**self.template.to_mapping(), "agents": agents, "tmax_join_ms": self.tmax_join_ms}
+
+
+def with_budget(agent: AgentSpec, max_tokens: int) -> AgentSpec:
+    """The agent with a budget: its own, or its bid for every token there may be."""
+    if agent.budget_micros is not None:
+        return agent
+    return replace(agent, budget_micros=min(agent.bid_micros * max_tokens, MAX_MICROS))
+
+
+def disclosure(agents: Iterable[AgentSpec]) -> dict[str, Any]:
+    """What the first and the last event of every stream say: that the text is paid for, and by whom."""
+    return {"sponsored": True, "by": [{"id": agent.id, "name": agent.name} for agent in agents]}

@@ -1,0 +1,231 @@
+"""One WebSocket: what it sends becomes calls of the house, what it may see is sent to it; nothing waits for it.
+
+Two tasks: one reads, decodes, asks the session what is legal and starts what was asked; one writes replies and the
+streams that the peer subscribed to. Whoever does not read is told so (a viewer: `stream.gap` and a snapshot) and closed
+with 4008; whoever does not even take that within SEND_SECONDS is cut off. It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+from tokenauction.server.catalogue import Catalogue
+from tokenauction.server.hub import Reader
+from tokenauction.server.requests import EXPECTED, Requests
+from tokenauction.server.session import Close, Reply, Session
+from tokenauction.server.wire import (
+    AgentJoin,
+    AgentLeave,
+    BidUpdate,
+    ClientMessage,
+    ServerMessage,
+    Subscribe,
+    Unsubscribe,
+    encode,
+)
+
+SEND_SECONDS = 10.0  # for the peer to take what is sent to it
+MAX_REPLIES = 256  # that wait to be sent
+MAX_IN_FLIGHT = 32  # requests of one connection that wait for the ledger
+BATCH = 64  # events of one stream in a row
+
+CLOSE_GOING_AWAY, CLOSE_TOO_SLOW = 1001, 4008
+
+
+log = logging.getLogger("tokenauction.server")
+
+
+class Socket(Protocol):
+    """An accepted WebSocket, as ASGI gives it."""
+
+    async def receive(self) -> Mapping[str, Any]:
+        """The next `websocket.receive` or `websocket.disconnect`."""
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Send `websocket.send` or `websocket.close`; waits while the peer does not read."""
+
+
+class Connection:
+    """One peer."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        abort: Callable[[], None],
+        session: Session,
+        requests: Requests,
+        catalogue: Catalogue,
+        clock: Callable[[], float],
+    ) -> None:
+        """`abort` ends the connection without waiting for the peer; `clock` gives seconds since 1970."""
+        self.socket = socket
+        self.abort = abort
+        self.session = session
+        self.requests = requests
+        self.catalogue = catalogue
+        self.clock = clock
+        self.session_id = f"ses_{uuid.uuid4().hex}"
+        self.readers: dict[str, Reader] = {}  # by auction
+        self.joined: dict[str, list[str]] = {}  # by auction, the agents that have joined on this connection
+        self._replies: deque[str] = deque()
+        self._wake = asyncio.Event()
+        self._closing: tuple[int, str] | None = None
+        self._is_leaving = False
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve the peer until it leaves or is closed."""
+        self.reply(self.session.greet(self.session_id).message)
+        reading = asyncio.create_task(self._read())
+        writing = asyncio.create_task(self._write())
+        try:
+            await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for reader in self.readers.values():
+                reader.channel.readers.discard(reader)
+            for task in (reading, writing, *self._tasks):
+                task.cancel()
+            await asyncio.gather(reading, writing, *self._tasks, return_exceptions=True)
+
+    def leave(self) -> None:
+        """Close as soon as everything that the peer is waiting for has been sent."""
+        self._is_leaving = True
+        self._wake.set()
+
+    def reply(self, message: ServerMessage) -> None:
+        """Queue an answer; a peer with too many of them does not read."""
+        if len(self._replies) >= MAX_REPLIES:
+            self._close(CLOSE_TOO_SLOW, "answers are not read")
+        else:
+            self._replies.append(encode(message).decode())
+        self._wake.set()
+
+    def _close(self, code: int, reason: str) -> None:
+        self._closing = self._closing or (code, reason)
+        self._wake.set()
+
+    # --- What comes in -------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while (message := await self.socket.receive())["type"] == "websocket.receive":
+            text = message.get("text")
+            for item in self.session.take(text if text is not None else message.get("bytes") or b"", self.clock()):
+                if isinstance(item, Reply):
+                    self.reply(item.message)
+                elif isinstance(item, Close):
+                    self._close(item.code, item.reason)
+                else:
+                    await self._begin(item.message)
+
+    async def _begin(self, message: ClientMessage) -> None:
+        """Start what was asked for; too many at a time wait here, and with them what the peer sends next."""
+        if isinstance(message, Unsubscribe):
+            self._unsubscribe(message.auction_id)
+            return
+        await self._slots.acquire()
+        task = asyncio.create_task(self._answer(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, message: ClientMessage) -> None:
+        try:
+            if isinstance(message, Subscribe):
+                await self._subscribe(message)
+            else:
+                self.reply(await self.requests.do(message))
+        except EXPECTED as error:
+            self._refuse(message, error.code, str(error))
+        except Exception:  # a defect of ours must not end what runs for others
+            log.exception("a %s could not be answered", type(message).__name__)
+            self._refuse(message, "internal", "the server failed at this; nothing is known of its effect")
+        else:
+            if isinstance(message, AgentJoin):
+                self.joined.setdefault(message.auction_id, []).append(message.agent_id)
+            self.session.answer(message, accepted=True)
+        finally:
+            self._slots.release()
+
+    def _refuse(self, message: ClientMessage, code: str, why: str) -> None:
+        self.session.answer(message, accepted=False)
+        if code == "not_live" and isinstance(message, AgentJoin | BidUpdate | AgentLeave):
+            self.session.end_auction(message.auction_id)
+        self.reply(self.session.refuse(message, code, why).message)
+
+    async def _subscribe(self, message: Subscribe) -> None:
+        auction_id = message.auction_id
+        agent_id = next(iter(self.joined.get(auction_id, [])), None)
+        viewpoint = await self.catalogue.viewpoint(auction_id, self.requests.identity, agent_id)
+        reader = await self.catalogue.reader(auction_id, viewpoint, message.after_seq, message.epoch, self._wake.set)
+        self.readers[auction_id] = reader
+        self._wake.set()
+
+    def _unsubscribe(self, auction_id: str) -> None:
+        reader = self.readers.pop(auction_id, None)
+        if reader is not None:
+            reader.channel.readers.discard(reader)
+
+    # --- What goes out -------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    num_left = await self._write_some()
+            except TimeoutError:
+                self.abort()
+                return
+            if num_left:
+                self._wake.set()
+                await asyncio.sleep(0)  # a long replay lets others have their turn
+            elif self._closing is not None or (self._is_leaving and self._has_all):
+                code, reason = self._closing or (CLOSE_GOING_AWAY, "the server is shutting down")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SEND_SECONDS):
+                        await self.socket.send({"type": "websocket.close", "code": code, "reason": reason})
+                return
+
+    async def _write_some(self) -> int:
+        """Everything that waits, but of each stream at most a batch; how many streams have more."""
+        while self._replies:
+            await self._send(self._replies.popleft())
+        num_left = 0
+        for auction_id, reader in list(self.readers.items()):
+            if reader.has_overflowed:
+                await self._overflow(auction_id, reader)
+                return 0
+            texts = reader.take(BATCH)
+            if texts is None:
+                texts = await self.catalogue.replay(reader, BATCH)
+            for text in texts:
+                await self._send(text)
+            if reader.is_at_end:
+                self._unsubscribe(auction_id)
+                self.session.end_auction(auction_id)
+            num_left += not reader.is_at_end and reader.is_behind
+        return num_left
+
+    async def _overflow(self, auction_id: str, reader: Reader) -> None:
+        """The peer reads more slowly than the auction is written: say so, and close."""
+        agents = self.joined.get(auction_id, [])
+        for agent_id in agents:
+            await self.requests.bidding.cut_off(auction_id, agent_id)
+        if not agents:
+            for notice in self.catalogue.gap(reader, self.requests.stamp):
+                await self._send(encode(notice).decode())
+        self._close(CLOSE_TOO_SLOW, "events are not read as fast as they come; resume with after_seq")
+
+    async def _send(self, text: str) -> None:
+        await self.socket.send({"type": "websocket.send", "text": text})
+
+    @property
+    def _has_all(self) -> bool:
+        return not self._replies and not self.readers and not self._tasks

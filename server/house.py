@@ -1,0 +1,294 @@
+"""The house: auctions from their creation to their settlement, on one decoder, in front of one ledger.
+
+    create → ledger (holds) → [agents join] → decoder → tell (ledger queued, published at once) → ledger → settled
+
+Durable before anybody hears of it: a creation, a hold, a bid, a settlement. A bid counts from the step that its answer
+names, which is drawn behind its commit. Whoever reads (hub.py) is never waited for. It must not know sockets, nor how a
+request was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tokenauction.engine.auction import LIVE
+from tokenauction.engine.decoder import Decoder
+from tokenauction.engine.errors import TokenAuctionError
+from tokenauction.engine.events import Event
+from tokenauction.engine.performance import Performance, Seed
+from tokenauction.engine.policy import Policy
+from tokenauction.engine.receipt import canonical, commitment
+from tokenauction.engine.spec import AuctionSpec
+from tokenauction.models.base import ModelError
+from tokenauction.server.auction_request import AuctionRequest
+from tokenauction.server.decoding import DecoderStopped, DecodingThread
+from tokenauction.server.hub import Channel
+from tokenauction.server.ledger import Ledger, Replayed
+from tokenauction.server.live_auction import LiveAuction, Phase
+from tokenauction.server.play_money import PlayMoney
+from tokenauction.server.refusal import Refused
+
+MAX_AUCTIONS = 256  # that join, run or settle at a time
+RETRY_SECONDS = 5  # what those are told who come too early or too late
+
+Prepare = Callable[[AuctionSpec], tuple[list[list[int]], Policy]]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An auction that is on the ledger."""
+
+    auction_id: str
+    is_replay: bool  # the same request had come before
+
+
+class House:
+    """Runs auctions; every method is called on the event loop that `start` was called on."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        prepare: Prepare,
+        ledger: Ledger,
+        *,
+        max_auctions: int = MAX_AUCTIONS,
+        play_micros: int = 0,
+        takes_seeds: bool = False,
+    ) -> None:
+        """`prepare(spec)` writes the prompts of a spec's rows and its policy; it is called in some thread.
+
+        `takes_seeds` lets auctions choose theirs, to be repeated: for those who try the server out alone.
+        """
+        self.decoder = decoder
+        self.prepare = prepare
+        self.ledger = ledger
+        self.max_auctions = max_auctions
+        self.takes_seeds = takes_seeds
+        self.play_money = PlayMoney(ledger, play_micros)
+        self.live: dict[str, LiveAuction] = {}
+        self.is_draining = False
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.thread = DecodingThread(decoder, self._take)
+        self._num_creating = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.thread.ended.add_done_callback(self._note)
+
+    # --- Creating ------------------------------------------------------------------------------------------------
+
+    async def create(self, source: Mapping[str, Any], owner: str, idempotency_key: str | None = None) -> Accepted:
+        """Put an auction on the ledger and begin it, or its time to join.
+
+        Raises the engine's errors for a spec that cannot be, Refused (draining, capacity), and the ledger's
+        (insufficient_funds, idempotency_conflict).
+        """
+        if self.is_draining:
+            raise Refused(
+                "draining", f"the server takes no new auction: it is shutting down; try another in {RETRY_SECONDS} s"
+            )
+        request = AuctionRequest.from_mapping(source)
+        if request.template.seed is not None and not self.takes_seeds:
+            raise Refused("seed_given", "this server draws its seeds itself: who knew one could tell bids from hashes")
+        if len(self.live) + self._num_creating >= self.max_auctions:
+            raise Refused("capacity", f"{self.max_auctions} auctions are running, which is the limit; try again later")
+        self._num_creating += 1
+        self._idle.clear()
+        try:
+            return await self._create(request, owner, idempotency_key)
+        finally:
+            self._num_creating -= 1
+            self._look_idle()
+
+    async def _create(self, request: AuctionRequest, owner: str, key: str | None) -> Accepted:
+        auction_id = f"auc_{self.decoder.entropy(16).hex()}"
+        drawn, asked = Seed.drawn(self.decoder.entropy(64)), request.template.seed
+        live = self.new_live(auction_id, request, owner, drawn if asked is None else Seed.of_caller(asked))
+        live.agents = {agent.id: agent for agent in request.agents}
+        performance = None if request.tmax_join_ms else await self.perform(live, request.spec_of(request.agents))
+        promise = commitment(live.seed.value, live.seed.nonce, {"spec": {**request.to_mapping(), "seed": None}})
+        document = document_of(live)
+        digest = hashlib.sha256(canonical([owner, request.to_mapping()])).hexdigest()
+        scoped = None if key is None else f"{owner}/{key}"
+        await self.play_money.give(request.holds)
+        outcome = await self.ledger.create_auction(auction_id, document, request.holds, scoped, digest, promise)
+        if isinstance(outcome, Replayed):
+            return Accepted(outcome.auction_id, True)
+        self.adopt(live)
+        if performance is None:
+            self.spawn(self._let_join(live))
+        else:
+            await self.begin(live, performance)
+        return Accepted(auction_id, False)
+
+    def adopt(self, live: LiveAuction) -> None:
+        """From now on the auction is the house's."""
+        self.live[live.auction_id] = live
+        self._idle.clear()
+
+    def new_live(self, auction_id: str, request: AuctionRequest, owner: str, seed: Seed) -> LiveAuction:
+        """An auction that nobody knows of yet."""
+        _, now = self.decoder.stamp()
+        return LiveAuction(auction_id, request, owner, seed, now, self, self.decoder.stamp, Channel(auction_id))
+
+    async def perform(self, live: LiveAuction, spec: AuctionSpec) -> Performance:
+        """The engine's side of an auction; raises TokenAuctionError or ModelError where the model cannot write it."""
+        prompts, policy = await asyncio.to_thread(self.prepare, spec)
+        longest = max(map(len, prompts)) + spec.max_tokens
+        if longest > self.decoder.model.max_length:
+            limit = self.decoder.model.max_length
+            raise Refused("prompt_too_long", f"prompts and max_tokens take {longest} tokens; the model has {limit}")
+        return self.decoder.prepare(spec, prompts, policy, live.auction_id, live.seed)
+
+    async def begin(self, live: LiveAuction, performance: Performance) -> None:
+        """The first event, and the decoder's turn."""
+        live.performance = performance
+        live.phase = Phase.RUNNING
+        performance.is_created = True
+        live.tell(performance.recorder.created())
+        await self.thread.call(partial(self.decoder.enqueue, performance))
+        live.started.set()
+
+    async def _let_join(self, live: LiveAuction) -> None:
+        """Wait until the time to join is over; then begin with whoever is there."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(live.request.tmax_join_ms / 1000):
+                await live.no_more_joins.wait()
+        if live.phase is not Phase.JOINING:
+            return
+        live.phase = Phase.RUNNING
+        try:
+            performance = await self.perform(live, live.request.spec_of(tuple(live.agents.values())))
+        except (TokenAuctionError, ModelError) as error:
+            await self.void(live, getattr(error, "code", "error"), str(error))
+        else:
+            await self.begin(live, performance)
+
+    # --- Ending --------------------------------------------------------------------------------------------------
+
+    async def cancel(self, auction_id: str) -> None:
+        """Stop an auction at the next step: what was written is charged; while agents join, nothing is."""
+        live = self.find_live(auction_id)
+        if live.phase is Phase.JOINING:
+            live.no_more_joins.set()
+            await self.void(live, "cancelled", "the auction was cancelled before its text began")
+            return
+        await live.started.wait()
+        if live.performance is not None and live.performance.auction.state in LIVE:
+            with suppress(TokenAuctionError, DecoderStopped):  # it has ended in the meantime
+                await self.thread.call(partial(self.decoder.cancel, auction_id))
+
+    async def settle(self, live: LiveAuction, event: Event) -> None:
+        """Post what is owed and give back the rest; then tell everybody."""
+        live.phase = Phase.SETTLING
+        settled = live.numbered(event.to_mapping())
+        await live.record(settled, event.receipt[-1])
+        await self.post(live.auction_id, settled)
+        live.show(settled)
+        self._forget(live)
+
+    async def post(self, auction_id: str, settled: Mapping[str, Any]) -> None:
+        """The money side of an `auction.settled` event; doing it twice posts once."""
+        if settled["posted"]:
+            totals = {agent["id"]: agent["total_micros"] for agent in settled["agents"] if agent["total_micros"]}
+            await self.ledger.settle(auction_id, totals, settled["receipt_head"])
+        else:
+            await self.ledger.void(auction_id, settled["finish_reason"])
+
+    async def void(self, live: LiveAuction, code: str, message: str) -> None:
+        """End an auction whose text has not begun: nothing is charged, all that was held is given back."""
+        live.phase = Phase.SETTLING
+        fields: dict[str, Any] = {"finish_reason": "cancelled" if code == "cancelled" else "error", "posted": False}
+        fields |= {"num_tokens": 0, "text": "", "voids": [], "currency": live.request.template.currency}
+        fields |= {"agents": [], "total_micros": 0, "total": "0", "receipt_head": None}
+        live.say("error", {"code": code, "message": message})
+        settled = live.numbered(live.envelope("auction.settled", fields))
+        await live.record(settled)
+        await self.ledger.void(live.auction_id, code)
+        live.show(settled)
+        self._forget(live)
+
+    def _forget(self, live: LiveAuction) -> None:
+        live.phase = Phase.OVER
+        live.started.set()
+        live.channel.close()
+        del self.live[live.auction_id]
+        self._look_idle()
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new auction, and return when all others have settled; those that take too long are cancelled."""
+        self.is_draining = True
+        for live in self.live.values():
+            live.no_more_joins.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        for auction_id in list(self.live):
+            await self.cancel(auction_id)
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """End the decoder's thread; auctions that are live stay on the ledger, to be recovered."""
+        await self.thread.stop()
+        for task in list(self._tasks):
+            task.cancel()
+
+    # --- What the parts above share ------------------------------------------------------------------------------
+
+    def find_live(self, auction_id: str) -> LiveAuction:
+        """The auction, while it takes bids; Refused (not_live) otherwise."""
+        live = self.live.get(auction_id)
+        if live is None or not live.is_live:
+            raise Refused("not_live", f"{auction_id} is no auction that takes bids")
+        return live
+
+    def append(
+        self, auction_id: str, epoch: int, seq: int, event: Mapping[str, Any], charges: Mapping[str, int] | None = None
+    ) -> asyncio.Future[int]:
+        """Queue an event for the ledger; a ledger that fails ends the server, which recovers when it starts again."""
+        future = self.ledger.append(auction_id, epoch, seq, event, charges)
+        future.add_done_callback(self._note)
+        return future
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background; an error of it ends the server."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._note)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        """One step's events, on the loop."""
+        durable: asyncio.Future[int] | None = None
+        for event in events:
+            live = self.live[event.auction_id]
+            if event.type == "auction.settled":
+                live.phase = Phase.SETTLING
+                self.spawn(self.settle(live, event))
+            else:
+                durable = live.tell(event)
+        if durable is None:
+            self.thread.release()
+        else:
+            durable.add_done_callback(lambda _: self.thread.release())
+
+    def _note(self, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and (error := future.exception()) and not self.failure.done():
+            self.failure.set_exception(error)
+
+    def _look_idle(self) -> None:
+        if not self.live and not self._num_creating:
+            self._idle.set()
+
+
+def document_of(live: LiveAuction) -> dict[str, Any]:
+    """What the ledger keeps of an auction so that it can go on after a crash; it holds the seed, so it is private."""
+    seed = {"value": f"{live.seed.value:064x}", "nonce": live.seed.nonce.hex(), "source": live.seed.source}
+    request = {**live.request.to_mapping(), "seed": None}
+    return {"owner": live.owner, "created_at": live.created_at, "seed": seed, "request": request}

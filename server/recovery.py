@@ -1,0 +1,115 @@
+"""After a crash: every auction that the ledger holds open goes on, settles or is voided, by this rule.
+
+    what is durable                       what is done
+    nothing of its text, nobody could join    it begins, with the seed it was created with
+    nothing of its text, agents could join    void: who had joined is not known
+    its `auction.settled`                     the settlement is posted as it says
+    anything else                             it goes on behind its last durable token, in a new epoch
+    … and the model is another                cancelled there: what is durable is charged and settled
+
+A new epoch begins with a durable `stream.reset`: it takes the next `seq` and says behind which one the stream goes on,
+so that a watcher drops what it saw beyond that. Bids that were accepted before the crash count from the next token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from tokenauction.engine.errors import ReceiptError, TokenAuctionError
+from tokenauction.engine.performance import Performance, Seed
+from tokenauction.engine.resumption import settle_as_recorded
+from tokenauction.engine.spec import AuctionSpec
+from tokenauction.models.base import ModelError
+from tokenauction.server.auction_request import AuctionRequest
+from tokenauction.server.house import House
+from tokenauction.server.live_auction import LiveAuction, Phase
+
+NOT_RESUMED = "not_resumed"  # code of the error event in front of such a settlement
+
+
+async def recover(house: House) -> int:
+    """Take up every open auction of the house's ledger, before anybody is served; how many there were."""
+    records = await house.ledger.open_auctions()
+    for record in records:
+        document = record.spec
+        seed = document["seed"]
+        request = AuctionRequest.from_mapping(document["request"])
+        live = house.new_live(
+            record.auction_id,
+            request,
+            document["owner"],
+            Seed(int(seed["value"], 16), bytes.fromhex(seed["nonce"]), seed["source"]),
+        )
+        live.created_at = document["created_at"]
+        live.agents = {agent.id: agent for agent in request.agents}
+        events = [event async for event in house.ledger.events(record.auction_id, -1)]
+        await _recover_one(house, live, events)
+    return len(records)
+
+
+async def _recover_one(house: House, live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:
+    last = events[-1]["type"] if events else ""
+    if last == "auction.settled":
+        await house.post(live.auction_id, events[-1])
+        return
+    house.adopt(live)
+    if any(event["type"] == "auction.created" for event in events):
+        await _go_on(house, live, events)
+    elif live.request.tmax_join_ms or events:
+        _take_up_stream(live, events)
+        await house.void(live, "interrupted", "the server stopped while agents joined: nothing is charged")
+    else:
+        await house.begin(live, await house.perform(live, live.request.spec_of(live.request.agents)))
+
+
+async def _go_on(house: House, live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:
+    """Behind the last durable token, or, where the model is another, to the end."""
+    created = next(event for event in events if event["type"] == "auction.created")
+    spec = AuctionSpec.from_mapping(created["spec"])
+    lines = [event["line"] for event in events if "line" in event]
+    live.agents = {agent.id: agent for agent in spec.agents}
+    live.left = {event["agent_id"] for event in events if event["type"] == "agent.left"}
+    _take_up_stream(live, events)
+    codes = {event["code"] for event in events if event["type"] == "error"}
+    has_failed = bool(codes - {NOT_RESUMED})
+    await live.say("stream.reset", {"after_seq": live.channel.last_seq})
+    try:
+        if has_failed:
+            raise ReceiptError("the text had failed before the server stopped")
+        performance = await house.perform(live, spec)
+        bids = await house.ledger.bids(live.auction_id)
+        ended = await house.thread.call(partial(_resume, house, live, performance, lines, bids))
+    except (TokenAuctionError, ModelError) as error:
+        live.say("error", {"code": NOT_RESUMED, "message": f"settled on what is durable: {error}"})
+        seed, stamp = live.seed, house.decoder.stamp
+        settled = settle_as_recorded(spec, live.auction_id, seed.value, seed.nonce, lines, stamp, has_failed=has_failed)
+        ended = [settled]
+    for event in ended:
+        await house.settle(live, event)
+
+
+def _resume(
+    house: House, live: LiveAuction, performance: Performance, lines: Sequence[Any], bids: Mapping[str, int]
+) -> list[Any]:
+    """In the decoder's thread: the record so far, the bids that were accepted, and then the queue."""
+    ended = house.decoder.resume(performance, lines)
+    live.performance = performance
+    if not ended:
+        for agent_id, bid_micros in bids.items():
+            performance.auction.set_bid(agent_id, bid_micros)
+        for agent_id in live.left:
+            performance.auction.set_absent(agent_id, is_absent=True)
+        live.phase = Phase.RUNNING
+        live.started.set()
+    return ended
+
+
+def _take_up_stream(live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:
+    """The channel stands behind the last durable event, and a new epoch begins."""
+    live.epoch = max((event["epoch"] for event in events), default=0) + 1
+    live.channel.last_seq = live.durable_seq = max((event["seq"] for event in events), default=-1)
+    live.resets = [(event["epoch"], event["seq"]) for event in events if event["type"] == "stream.reset"]
+    tokens = [event for event in events if event["type"] == "auction.token"]
+    live.num_tokens, live.text = len(tokens), "".join(event["text"] for event in tokens)

@@ -1,0 +1,13 @@
+"""What the house refuses, with a stable code; how that is shown (a status, an event) is its caller's affair."""
+
+from __future__ import annotations
+
+from tokenauction.engine.errors import TokenAuctionError
+
+
+class Refused(TokenAuctionError):
+    """The house does not do what it was asked; nothing has changed. The message is one line, with limit and remedy."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

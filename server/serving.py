@@ -1,0 +1,119 @@
+"""The server's life: recover, listen, serve, drain, leave. The order of the end is the point.
+
+    SIGTERM → no new auctions (503, Retry-After), /readyz says so → running ones settle → watchers get everything →
+    connections close (1001) → the listener closes → the ledger closes → exit code 0
+
+uvicorn alone would close the connections first. A failure of the ledger or the decoder ends the process with an error:
+what is durable is taken up when it starts again. It must not know what a message says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from tokenauction.server.app import App
+from tokenauction.server.house import House
+from tokenauction.server.listener import HttpProtocol, WebSocketProtocol
+from tokenauction.server.recovery import recover
+from tokenauction.server.wire import MAX_FRAME_BYTES
+
+DRAIN_SECONDS = 60.0  # for running auctions; what is left then is cancelled, which settles it
+GOODBYE_SECONDS = 10.0  # for watchers to take their last events
+KEEP_ALIVE_SECONDS = 15
+PING_SECONDS = 20.0
+MAX_HEADER_BYTES = 16 * 1024
+
+log = logging.getLogger("tokenauction.server")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the end may take."""
+
+    drain_seconds: float = DRAIN_SECONDS
+    goodbye_seconds: float = GOODBYE_SECONDS
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: ours drain first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    house: House,
+    app: App,
+    listener: socket.socket,
+    *,
+    limits: Limits,
+    on_ready: Callable[[str], None] = lambda url: None,
+    stopping: asyncio.Event | None = None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stopping`, then drain; raises what ended the house where it failed."""
+    stop = stopping or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may
+            loop.add_signal_handler(number, stop.set)
+    num_recovered = await recover(house)
+    if num_recovered:
+        log.warning("%d auctions were open when the server stopped last; they go on, or are settled", num_recovered)
+    server = _Server(_config(app))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopped = asyncio.create_task(stop.wait())
+    on_ready(url_of(listener))
+    app.is_ready = True
+    ends: list[asyncio.Future[Any]] = [serving, stopped, house.failure]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    app.is_ready = False
+    try:
+        if not house.failure.done():
+            draining = asyncio.create_task(house.drain(limits.drain_seconds))
+            await asyncio.wait([draining, house.failure], return_when=asyncio.FIRST_COMPLETED)
+            draining.cancel()
+            await app.say_goodbye(limits.goodbye_seconds)
+    finally:
+        server.should_exit = True
+        await serving
+        await house.stop()
+        await house.ledger.close()
+    if house.failure.done():
+        house.failure.result()
+
+
+def _config(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
+        app.asgi,
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        ws_per_message_deflate=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=5,
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where the server can be reached, as http://host:port."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

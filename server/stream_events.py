@@ -1,0 +1,153 @@
+"""The events of an auction's stream, which carry `seq`; every reader gets every `seq`, with the fields it may see.
+
+[auction.created → auction.token … agent.left, error, stream.reset …] → auction.settled
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tokenauction.server.envelope import ServerEnvelope
+
+
+class Sponsor(msgspec.Struct, frozen=True):
+    """One of those who paid for the text."""
+
+    id: str
+    name: str
+
+
+class Disclosure(msgspec.Struct, frozen=True):
+    """That the text is paid for, and by whom."""
+
+    sponsored: bool
+    by: list[Sponsor]
+
+
+class StreamEvent(ServerEnvelope, frozen=True, kw_only=True):
+    """What every event of a stream carries; every reader gets every `seq`."""
+
+    auction_id: str
+    seq: int  # dense, from 0
+    epoch: int | UnsetType = UNSET
+    durable_seq: int | UnsetType = UNSET  # up to here the ledger holds the stream on disk
+    disclosure: Disclosure | UnsetType = UNSET  # of the first and the last event, whatever they are
+
+
+class GuaranteeTerms(msgspec.Struct, frozen=True):
+    """What this combination of rule, sampler and pricing promises."""
+
+    summary: str
+    monotone_robust: bool
+    truthful: str
+    payment_at_most_bid: bool
+    safe: bool
+
+
+class AuctionCreated(StreamEvent, tag="auction.created", frozen=True, kw_only=True):
+    """The first event of a text: everything that is fixed before its first token."""
+
+    spec: dict[str, Any]
+    rows: list[str]
+    guarantee: GuaranteeTerms
+    limits: list[str]
+    seed_source: str
+    commitment: str
+    model: dict[str, str]
+    numerics: str
+    runner: str
+    clearing: str
+    tokenizer_hash: str
+    prompt_hashes: list[str] | UnsetType = UNSET
+
+
+class AgentShare(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's part in one token."""
+
+    id: str
+    status: str | UnsetType = UNSET
+    bid_micros: int | UnsetType = UNSET
+    effective_bid_micros: int | UnsetType = UNSET
+    probability: float | UnsetType | None = UNSET
+    probability_without: float | UnsetType | None = UNSET
+    influence: float | UnsetType = UNSET
+    tv: float | UnsetType | None = UNSET
+    exact_critical_bid_micros: float | UnsetType | None = UNSET
+    exact_payment_micros: float | UnsetType = UNSET
+    payment_micros: int | UnsetType = UNSET
+    total_micros: int | UnsetType = UNSET
+    clipped: bool | UnsetType = UNSET
+    counterfactual_token_id: int | UnsetType | None = UNSET
+    counterfactual_text: str | UnsetType | None = UNSET
+
+
+class AuctionToken(StreamEvent, tag="auction.token", frozen=True, kw_only=True):
+    """One token of the text, and what it cost whom."""
+
+    step: int
+    token_id: int
+    text: str
+    probability: float | UnsetType = UNSET
+    agents: list[AgentShare]
+    receipt_head: str
+    latency_ms: float
+    top_tokens: dict[str, Any] | UnsetType = UNSET
+
+
+class AgentTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """What one agent owes for the whole text."""
+
+    id: str
+    total_micros: int
+    total: str
+    exact_total_micros: float
+
+
+class AuctionSettled(StreamEvent, tag="auction.settled", frozen=True, kw_only=True):
+    """The last event of every stream: the whole text, and what is owed."""
+
+    finish_reason: str
+    posted: bool
+    num_tokens: int
+    text: str
+    voids: list[str]
+    currency: str
+    agents: list[AgentTotal]
+    total_micros: int | UnsetType = UNSET
+    total: str | UnsetType = UNSET
+    seed: str | UnsetType = UNSET
+    nonce: str | UnsetType = UNSET
+    receipt_head: str | None
+
+
+class AgentLeft(StreamEvent, tag="agent.left", frozen=True, kw_only=True):
+    """An agent takes part no longer."""
+
+    agent_id: str | UnsetType = UNSET
+    from_step: int | UnsetType = UNSET
+
+
+class StreamReset(StreamEvent, tag="stream.reset", frozen=True, kw_only=True):
+    """A new epoch: drop what was seen behind `after_seq`; the stream goes on from there."""
+
+    after_seq: int
+
+
+class StreamError(StreamEvent, tag="error", frozen=True, kw_only=True):
+    """What went wrong with a text; an `error` without `seq` is the answer to a message."""
+
+    code: str
+    message: str | UnsetType = UNSET
+
+
+STREAM_EVENTS: tuple[type[StreamEvent], ...] = (
+    AuctionCreated,
+    AuctionToken,
+    AgentLeft,
+    StreamReset,
+    StreamError,
+    AuctionSettled,
+)
