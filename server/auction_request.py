@@ -38,8 +38,10 @@ class AuctionRequest:
         spec = AuctionSpec.from_mapping({**fields, "agents": [NOBODY_YET]} if nobody_is_listed else fields)
         if spec.max_tokens > MAX_TOKENS:
             raise InvalidSpec(f"spec.max_tokens is {spec.max_tokens}; a server writes at most {MAX_TOKENS}")
-        agents = () if nobody_is_listed else tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
-        return cls(spec, agents, join_ms)
+        if nobody_is_listed:
+            return cls(spec, (), join_ms)
+        agents = tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
+        return cls(replace(spec, agents=agents), agents, join_ms)
 
     @property
     def holds(self) -> dict[str, int]:

@@ -230,7 +230,8 @@ class House:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         for auction_id in list(self.live):
-            await self.cancel(auction_id)
+            with suppress(Refused):  # it has settled meanwhile, or is about to
+                await self.cancel(auction_id)
         await self._idle.wait()
 
     async def stop(self) -> None:

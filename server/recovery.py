@@ -13,6 +13,7 @@ so that a watcher drops what it saw beyond that. Bids that were accepted before 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +25,10 @@ from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import ModelError
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.house import House
+from tokenauction.server.ledger import AuctionRecord
 from tokenauction.server.live_auction import LiveAuction, Phase
+
+log = logging.getLogger("tokenauction.server")
 
 NOT_RESUMED = "not_resumed"  # code of the error event in front of such a settlement
 
@@ -33,20 +37,27 @@ async def recover(house: House) -> int:
     """Take up every open auction of the house's ledger, before anybody is served; how many there were."""
     records = await house.ledger.open_auctions()
     for record in records:
-        document = record.spec
-        seed = document["seed"]
-        request = AuctionRequest.from_mapping(document["request"])
-        live = house.new_live(
-            record.auction_id,
-            request,
-            document["owner"],
-            Seed(int(seed["value"], 16), bytes.fromhex(seed["nonce"]), seed["source"]),
-        )
-        live.created_at = document["created_at"]
-        live.agents = {agent.id: agent for agent in request.agents}
-        events = [event async for event in house.ledger.events(record.auction_id, -1)]
+        try:
+            live = _restore(house, record)
+        except (TokenAuctionError, KeyError, TypeError, ValueError) as error:
+            log.error("%s is void: what it was created with cannot be read: %s", record.auction_id, error)
+            await house.ledger.void(record.auction_id, "unreadable")
+            continue
+        events = [event async for event in house.ledger.events(record.auction_id)]
         await _recover_one(house, live, events)
     return len(records)
+
+
+def _restore(house: House, record: AuctionRecord) -> LiveAuction:
+    """The auction as it was created."""
+    document = record.spec
+    seed = document["seed"]
+    request = AuctionRequest.from_mapping(document["request"])
+    drawn = Seed(int(seed["value"], 16), bytes.fromhex(seed["nonce"]), seed["source"])
+    live = house.new_live(record.auction_id, request, document["owner"], drawn)
+    live.created_at = document["created_at"]
+    live.agents = {agent.id: agent for agent in request.agents}
+    return live
 
 
 async def _recover_one(house: House, live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:
@@ -61,7 +72,12 @@ async def _recover_one(house: House, live: LiveAuction, events: Sequence[Mapping
         _take_up_stream(live, events)
         await house.void(live, "interrupted", "the server stopped while agents joined: nothing is charged")
     else:
-        await house.begin(live, await house.perform(live, live.request.spec_of(live.request.agents)))
+        try:
+            performance = await house.perform(live, live.request.spec_of(live.request.agents))
+        except (TokenAuctionError, ModelError) as error:
+            await house.void(live, "interrupted", f"the model that the server has now cannot write it: {error}")
+        else:
+            await house.begin(live, performance)
 
 
 async def _go_on(house: House, live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:

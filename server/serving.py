@@ -66,31 +66,38 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError, RuntimeError):  # only the main thread may
             loop.add_signal_handler(number, stop.set)
-    num_recovered = await recover(house)
-    if num_recovered:
-        log.warning("%d auctions were open when the server stopped last; they go on, or are settled", num_recovered)
     server = _Server(_config(app))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    stopped = asyncio.create_task(stop.wait())
-    on_ready(url_of(listener))
-    app.is_ready = True
-    ends: list[asyncio.Future[Any]] = [serving, stopped, house.failure]
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    app.is_ready = False
+    serving: asyncio.Task[None] | None = None
     try:
+        num_recovered = await recover(house)
+        if num_recovered:
+            log.warning("%d auctions were open when the server stopped; they go on, or are settled", num_recovered)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        app.is_ready = True
+        on_ready(url_of(listener))
+        await _first(serving, house.failure, asyncio.create_task(stop.wait()))
+        app.is_ready = False
         if not house.failure.done():
-            draining = asyncio.create_task(house.drain(limits.drain_seconds))
-            await asyncio.wait([draining, house.failure], return_when=asyncio.FIRST_COMPLETED)
-            draining.cancel()
+            await _first(asyncio.create_task(house.drain(limits.drain_seconds)), house.failure)
             await app.say_goodbye(limits.goodbye_seconds)
     finally:
         server.should_exit = True
-        await serving
+        if serving is not None:
+            await serving
+        listener.close()
         await house.stop()
         await house.ledger.close()
     if house.failure.done():
         house.failure.result()
+
+
+async def _first(*ends: asyncio.Future[None] | asyncio.Task[bool] | asyncio.Task[None]) -> None:
+    """Wait until one of these has come; tasks among the others are cancelled, but for the first in line."""
+    waiting: list[asyncio.Future[Any]] = list(ends)
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for end in waiting[1:]:
+        if isinstance(end, asyncio.Task):
+            end.cancel()
 
 
 def _config(app: App) -> uvicorn.Config:

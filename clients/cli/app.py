@@ -37,7 +37,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Look at checkpoints.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-add_commands(app)
 
 
 class RunFormat(StrEnum):
@@ -258,6 +257,9 @@ def models_check(
     from tokenauction.clients.cli.models import check_model
 
     check_model(ModelChoice(_source(model), runner, numerics))
+
+
+add_commands(app)
 
 
 def _source(model: str) -> str | None:

@@ -126,6 +126,7 @@ async def toy_server(
     is_paced: bool = False,
     delay: float = 0.0,
     world: int = 3,
+    model: type[PacedModel] = PacedModel,
     settings: AppSettings | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     **options: Any,
@@ -134,12 +135,12 @@ async def toy_server(
     ledger = await Ledger.open(f"sqlite+aiosqlite:///{folder / 'ledger.db'}")
     for number in range(NUM_AGENTS):
         await ledger.deposit(f"agent{number}", FUNDS, f"funds of agent{number}")
-    model = PacedModel(ToyWorld(world, SYMBOLS), is_paced=is_paced, delay=delay)
+    toy = model(ToyWorld(world, SYMBOLS), is_paced=is_paced, delay=delay)
     count = itertools.count()
-    decoder = Decoder(model, stamp=lambda: (f"evt_{next(count)}", clock()), entropy=os.urandom)
+    decoder = Decoder(toy, stamp=lambda: (f"evt_{next(count)}", clock()), entropy=os.urandom)
 
     def prepare(spec: AuctionSpec) -> tuple[list[list[int]], Policy]:
-        return [model.tokenizer.encode_prompt(f"{spec.query} for {row}") for row in spec.row_ids], Policy()
+        return [toy.tokenizer.encode_prompt(f"{spec.query} for {row}") for row in spec.row_ids], Policy()
 
     house = House(decoder, prepare, ledger, takes_seeds=True, **options)
     doorkeeper = Doorkeeper(ledger, is_open=is_open, entropy=os.urandom, clock=clock)
@@ -153,9 +154,9 @@ async def toy_server(
     await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     try:
-        yield ToyServer(house, app, model, url_of(listener), stopping, serving)
+        yield ToyServer(house, app, toy, url_of(listener), stopping, serving)
     finally:
-        model.free()
+        toy.free()
         stopping.set()
         await serving
 

@@ -1,0 +1,63 @@
+"""The examples and the commands, as a newcomer runs them: a server, a front end, an agent, a look into the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CLI = ("-c", "from tokenauction.clients.cli import main; main()")
+pytestmark = pytest.mark.slow
+
+
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    """A Python process of this checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe
+    )
+
+
+async def run(*arguments: str) -> tuple[str, str]:
+    """What it prints on stdout and stderr, and it must go well."""
+    process = await start(*arguments)
+    async with asyncio.timeout(120):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode(), err.decode()
+
+
+async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger.db")
+    server = await start(*CLI, "serve", "--port", "0", "--ledger", ledger, "--play-money", "1")
+    assert server.stdout is not None, "its output is a pipe"
+    url = (await server.stdout.readline()).decode().split()[2]
+    try:
+        shown, _ = await run("examples/front_end.py", url)
+        assert shown.splitlines()[-1] == "sponsored by Alpha Airlines and Beta Resort"
+        spec = ("create", "examples/hawaii.yaml", "--url", url)
+        auction_id = (await run(*CLI, *spec, "--join-ms", "20000", "--quiet"))[0].strip()
+        bidder = asyncio.create_task(run("examples/bidding_agent.py", auction_id, url))
+        text, bill = await run(*CLI, "watch", auction_id, "--url", url)
+        assert (await bidder)[0].splitlines()[0] == text.strip()
+        assert {line.split(":")[0] for line in bill.splitlines()} >= {"gamma"}
+        lines = (await run(*CLI, *spec, "--json"))[0].splitlines()
+        events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        assert events[-1]["type"] == "auction.settled"
+        balances = (await run(*CLI, "ledger", "balances", "--ledger", ledger))[0]
+        assert balances.splitlines()[-1] == "sum\t0"
+        secret = json.loads((await run(*CLI, "token", "create", "--scope", "watch", "--ledger", ledger))[0])
+        assert set(secret) == {"token_id", "secret"}
+        assert "in order" in (await run(*CLI, "ledger", "audit", "--ledger", ledger))[0]
+    finally:
+        server.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            assert await server.wait() == 0

@@ -1,0 +1,157 @@
+"""The house without a socket: the order of bids, budgets and holds, failures, what a model that changed means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.server.toy_server import FUNDS, PacedModel, ToyServer, collect, in_stream, spec_of, step_until
+
+from tokenauction.engine.verification import verify
+from tokenauction.server.auction_request import AuctionRequest
+from tokenauction.server.hub import MAX_LAG, WINDOW, Channel, Reader, Viewpoint
+from tokenauction.server.refusal import Refused
+
+Start = Callable[..., Any]
+
+
+def event_of(seq: int) -> dict[str, Any]:
+    return {"type": "auction.token", "event_id": f"evt_{seq}", "auction_id": "a", "seq": seq, "time": 0.0, "text": "x"}
+
+
+def reader_of(channel: Channel, after_seq: int = -1) -> Reader:
+    reader = Reader(channel, Viewpoint("admin"), after_seq, lambda: None)
+    channel.readers.add(reader)
+    return reader
+
+
+def test_reader_takes_every_event_once_in_order() -> None:
+    channel, taken = Channel("a"), []
+    reader = reader_of(channel)
+    for seq in range(10):
+        channel.publish(event_of(seq))
+        taken += reader.take(3) or [] if seq % 4 == 3 else []
+    while texts := reader.take(3):
+        taken += texts
+    assert [text.count(f'"evt_{seq}"') for seq, text in enumerate(taken)] == [1] * 10
+
+
+def test_reader_overflows_only_after_it_has_caught_up() -> None:
+    channel = Channel("a")
+    for seq in range(MAX_LAG + 10):
+        channel.publish(event_of(seq))
+    late, live = reader_of(channel), reader_of(channel, channel.last_seq)
+    live.take(1)
+    for seq in range(MAX_LAG + 10, 2 * MAX_LAG + 20):
+        channel.publish(event_of(seq))
+    assert live.has_overflowed and not late.has_overflowed
+
+
+def test_reader_behind_the_window_is_sent_to_the_ledger() -> None:
+    channel = Channel("a")
+    for seq in range(WINDOW + 5):
+        channel.publish(event_of(seq))
+    assert reader_of(channel, 3).take(1) is None
+    assert reader_of(channel, 4).take(1) is not None
+
+
+def test_event_is_encoded_once_for_each_viewpoint() -> None:
+    channel = Channel("a")
+    channel.publish(event_of(0))
+    published = channel.window[0]
+    assert published.text(Viewpoint("public")) is published.text(Viewpoint("public"))
+    assert published.text(Viewpoint("bidder", "a")) is not published.text(Viewpoint("bidder", "b"))
+
+
+def test_agent_without_a_budget_has_declared_its_bid_for_every_token() -> None:
+    request = AuctionRequest.from_mapping(spec_of("0.002", max_tokens=50))
+    assert request.holds == {"agent0": 100_000}
+    assert AuctionRequest.from_mapping(request.to_mapping()) == request
+
+
+async def test_last_of_two_bids_counts_whatever_their_commits_do(start: Start) -> None:
+    async with start(is_paced=True) as server:
+        auction_id = (await server.client().begin(spec_of("0.002", "0.002", max_tokens=30)))["auction_id"]
+        bidding = server.app.context.bidding
+        both = asyncio.gather(*(bidding.bid(auction_id, "agent0", micros) for micros in (5_000, 7_000)))
+
+        async def done() -> list[int]:
+            return await both
+
+        steps = await step_until(server.model, done())
+        server.model.free()
+        tokens = [e for e in await collect(server.client().watch(auction_id)) if e["type"] == "auction.token"]
+    assert {event["agents"][0]["bid_micros"] for event in tokens[max(steps) :]} == {7_000}
+
+
+async def test_hold_is_taken_at_creation_and_given_back_with_the_settlement(start: Start) -> None:
+    async with start(is_paced=True) as server:
+        auction_id = (await server.client().begin(spec_of("0.002", max_tokens=20)))["auction_id"]
+        account = await server.ledger.account("agent0")
+        assert account is not None and (account.balance_micros, account.held_micros) == (FUNDS - 40_000, 40_000)
+        server.model.free()
+        events = await collect(server.client().watch(auction_id))
+        account = await server.ledger.account("agent0")
+        assert account is not None and account.held_micros == 0
+        assert account.balance_micros == FUNDS - events[-1]["agents"][0]["total_micros"]
+
+
+async def test_capacity_is_a_refusal_with_the_limit(start: Start) -> None:
+    async with start(is_paced=True, max_auctions=1) as server:
+        await server.house.create(spec_of("0.002"), "me")
+        with pytest.raises(Refused, match="1 auctions are running"):
+            await server.house.create(spec_of("0.002"), "me")
+
+
+async def test_joining_late_is_refused_and_joining_twice_is_a_bid(server: ToyServer) -> None:
+    bidding, house = server.app.context.bidding, server.house
+    brief = {"name": "Late", "offer": "offer"}
+    accepted = await house.create({**spec_of(max_tokens=9), "tmax_join_ms": 60_000}, "me")
+    assert await bidding.join(accepted.auction_id, "agent1", 1_000, None, brief) == 0
+    assert await bidding.join(accepted.auction_id, "agent1", 2_000, None, None) == 0
+    live = house.live[accepted.auction_id]
+    live.no_more_joins.set()
+    events = in_stream(await collect(server.client().watch(accepted.auction_id)))
+    assert events[1]["agents"][0]["bid_micros"] == 2_000
+    with pytest.raises(Refused) as refused:
+        await bidding.join(accepted.auction_id, "agent2", 1_000, None, brief)
+    assert refused.value.code == "not_live"
+
+
+class BrokenModel(PacedModel):
+    """Fails at a step."""
+
+    def step(self, gangs: Any, tokens: Any) -> Any:
+        if gangs and gangs[0].num_tokens == 4:
+            raise RuntimeError("the device is gone")
+        return super().step(gangs, tokens)
+
+
+async def test_model_that_breaks_ends_the_server_and_its_auction_goes_on_afterwards(start: Start) -> None:
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        async with start(model=BrokenModel) as server:
+            auction_id = (await server.client().begin(spec_of("0.002", max_tokens=20)))["auction_id"]
+            await asyncio.wait([server.serving])
+    async with start() as server:
+        events = in_stream(await collect(server.client().watch(auction_id)))
+        lines = await server.receipt(auction_id)
+        assert not await server.ledger.audit()
+    assert verify(lines).holds and events[-1]["num_tokens"] == 20
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert [event["type"] for event in events].count("stream.reset") == 1
+
+
+async def test_other_model_settles_on_what_is_durable(start: Start) -> None:
+    with pytest.raises(RuntimeError):
+        async with start(model=BrokenModel) as server:
+            auction_id = (await server.client().begin(spec_of("0.002", "0.002", max_tokens=20)))["auction_id"]
+            await asyncio.wait([server.serving])
+    async with start(world=4) as server:
+        events = in_stream(await collect(server.client().watch(auction_id)))
+        lines = await server.receipt(auction_id)
+        assert not await server.ledger.audit()
+    assert verify(lines).holds
+    assert [event["code"] for event in events if event["type"] == "error"] == ["not_resumed"]
+    assert events[-1]["finish_reason"] == "cancelled" and 0 < events[-1]["num_tokens"] < 20
