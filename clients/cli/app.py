@@ -221,7 +221,12 @@ def sweep(
 
 @app.command()
 def verify(
-    receipt: Annotated[Path, typer.Argument(help="A receipt, as `run --receipt` writes it.", show_default=False)],
+    receipt: Annotated[
+        str,
+        typer.Argument(
+            help="A receipt, as `run --receipt` writes it; an auction's id with --url or --db.", show_default=False
+        ),
+    ],
     head: Annotated[str | None, typer.Option(help="The published head that the receipt must have.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Run this model again and compare: a folder, a name, or 'default'.")
@@ -229,13 +234,15 @@ def verify(
     runner: Runner = "auto",
     numerics: Numerics = "auto",
     cache_gib: CacheGib = 2.0,
+    url: Annotated[str | None, typer.Option(help="Ask this server for the receipt.")] = None,
+    db: Annotated[str | None, typer.Option(help="Read it from this ledger, and pin the head that was settled.")] = None,
 ) -> None:
     """Check a receipt: chain, seed, draws, critical bids, payments, totals. Exit code 1 if it does not hold."""
     from tokenauction.clients.cli.compose import ModelChoice
-    from tokenauction.clients.cli.verify import verify_file
+    from tokenauction.clients.cli.verify import Source, verify_receipt
 
     choice = None if model is None else ModelChoice(_source(model), runner, numerics, cache_gib)
-    verify_file(receipt, head, choice)
+    verify_receipt(Source(receipt, url, db), head, choice)
 
 
 @models_app.command("list")

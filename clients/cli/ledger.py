@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from tokenauction.clients.cli.output import check_target, one_line
-from tokenauction.clients.cli.serve import ledger_url
 from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.money import from_micros, to_micros
+from tokenauction.engine.receipt import Line
 from tokenauction.server.auth import SCOPES
 from tokenauction.server.ledger import Ledger
 
 PAGE = 1_000
+
+
+def ledger_url(text: str) -> str:
+    """A URL of SQLAlchemy as it stands; a path becomes an SQLite file there."""
+    return text if "://" in text else f"sqlite+aiosqlite:///{Path(text)}"
 
 
 def balances(url: str) -> None:
@@ -82,6 +87,22 @@ def create_token(url: str, scopes: list[str], agent_id: str | None, days: float 
         print(json.dumps({"token_id": token_id, "secret": secret}))
 
     _visit(url, make)
+
+
+def receipt_of(url: str, auction_id: str) -> tuple[list[Line], str | None]:
+    """The lines of an auction's receipt, and the head that was settled; InvalidInput where there is none."""
+    lines: list[Line] = []
+    heads: list[str | None] = []
+
+    async def read(ledger: Ledger) -> None:
+        record = await ledger.auction(auction_id)
+        heads.append(None if record is None else record.head)
+        lines.extend([event["line"] async for event in ledger.events(auction_id) if "line" in event])
+
+    _visit(url, read)
+    if not lines:
+        raise InvalidInput(f"the ledger has no receipt of {auction_id!r}")
+    return lines, heads[0]
 
 
 async def _balances(ledger: Ledger) -> None:

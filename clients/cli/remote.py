@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 from tokenauction.clients.agent import Agent
 from tokenauction.clients.cli.output import one_line, print_json, visible
@@ -18,6 +22,7 @@ from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 from tokenauction.engine.money import from_micros, to_micros
 
 TOKEN_VARIABLE = "TOKENAUCTION_TOKEN"
+MAX_RECEIPT = 2**28  # bytes
 
 
 class RemoteError(TokenAuctionError):
@@ -72,6 +77,26 @@ def strategy_of(kind: str, bid_amount: str, name: str | None, rivals: list[str])
     if kind not in made:
         raise InvalidInput(f"--strategy is {kind!r}; choose one of {', '.join(made)}")
     return made[kind]
+
+
+def fetch_receipt(url: str, auction_id: str) -> str:
+    """The receipt of an auction as its server has it: JSON lines. Raises RemoteError."""
+    client = client_for(url)
+    headers = {} if client.token is None else {"Authorization": f"Bearer {client.token}"}
+    address = f"{client.url}/v1/auctions/{quote(auction_id, safe='')}/receipt"
+    try:
+        with urlopen(Request(address, headers=headers), timeout=30) as answer:
+            text: str = answer.read(MAX_RECEIPT).decode("utf-8")
+            return text
+    except HTTPError as error:
+        try:
+            fault = json.loads(error.read(10_000))["error"]
+            code, message = str(fault["code"]), str(fault["message"])
+        except (ValueError, KeyError, TypeError):
+            code, message = "http", f"the server answered with {error.code}"
+        raise RemoteError(code, message) from None
+    except OSError as error:
+        raise RemoteError("unreachable", f"{client.url} cannot be reached: {error}") from None
 
 
 async def _create(client: Client, source: Mapping[str, Any], *, is_quiet: bool, as_json: bool) -> None:

@@ -7,7 +7,6 @@ import ipaddress
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
@@ -85,8 +84,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def ledger_url(text: str) -> str:
-    """A URL of SQLAlchemy as it stands; a path becomes an SQLite file there."""
-    return text if "://" in text else f"sqlite+aiosqlite:///{Path(text)}"

@@ -43,7 +43,8 @@ def serve(
 ) -> None:
     """Serve auctions: live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
     from tokenauction.clients.cli.compose import ModelChoice
-    from tokenauction.clients.cli.serve import ledger_url, serve_forever
+    from tokenauction.clients.cli.ledger import ledger_url
+    from tokenauction.clients.cli.serve import serve_forever
     from tokenauction.engine.money import to_micros
 
     serve_forever(

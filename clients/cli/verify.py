@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenauction.clients.cli.compose import ModelChoice, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
+from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.money import from_micros
-from tokenauction.engine.receipt import read_receipt
+from tokenauction.engine.receipt import Line, parse_receipt, read_receipt
 from tokenauction.engine.replay import TOLERANCE, replay
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.verification import verify
@@ -17,9 +18,34 @@ from tokenauction.engine.verification import verify
 EXIT_DOES_NOT_HOLD = 1
 
 
-def verify_file(path: Path, head: str | None, model: ModelChoice | None) -> None:
+@dataclass(frozen=True)
+class Source:
+    """Where a receipt is: a file, or an auction of a server or of a ledger."""
+
+    name: str
+    url: str | None = None
+    ledger: str | None = None
+
+    def read(self) -> tuple[list[Line], str | None]:
+        """Its lines, and the head that must be theirs where the source knows it."""
+        if self.url is not None and self.ledger is not None:
+            raise InvalidInput("--url and --db are two places; choose one")
+        if self.url is not None:
+            from tokenauction.clients.cli.remote import fetch_receipt  # with what only those need that ask a server
+
+            return parse_receipt(fetch_receipt(self.url, self.name).splitlines()), None
+        if self.ledger is not None:
+            from tokenauction.clients.cli.ledger import receipt_of
+
+            return receipt_of(self.ledger, self.name)
+        return read_receipt(Path(self.name)), None
+
+
+def verify_receipt(source: Source, head: str | None, model: ModelChoice | None) -> None:
     """Print the verdict; exit code 1 if the receipt does not hold, 2 if it cannot be read."""
-    lines = read_receipt(path)
+    lines, known_head = source.read()
+    path = source.name
+    head = known_head if head is None else head
     verdict = verify(lines, head=head and head.strip().lower())
     if verdict.holds and model is not None:
         if model.runner == "auto" and model.numerics in ("bf16", "int8"):  # which runners round in ways of their own

@@ -47,11 +47,16 @@ async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path
         auction_id = (await run(*CLI, *spec, "--join-ms", "20000", "--quiet"))[0].strip()
         bidder = asyncio.create_task(run("examples/bidding_agent.py", auction_id, url))
         text, bill = await run(*CLI, "watch", auction_id, "--url", url)
+        again = (await run(*CLI, "watch", auction_id, "--url", url, "--json"))[0].splitlines()
+        hashes = {auction_id: json.loads(again[-1])["receipt_head"]}
         assert (await bidder)[0].splitlines()[0] == text.strip()
         assert {line.split(":")[0] for line in bill.splitlines()} >= {"gamma"}
         lines = (await run(*CLI, *spec, "--json"))[0].splitlines()
         events: list[dict[str, Any]] = [json.loads(line) for line in lines]
         assert events[-1]["type"] == "auction.settled"
+        for place in (("--url", url), ("--db", ledger)):
+            verdict = (await run(*CLI, "verify", auction_id, *place))[0]
+            assert "holds" in verdict and verdict.splitlines()[-1].endswith(hashes[auction_id])
         balances = (await run(*CLI, "ledger", "balances", "--ledger", ledger))[0]
         assert balances.splitlines()[-1] == "sum\t0"
         secret = json.loads((await run(*CLI, "token", "create", "--scope", "watch", "--ledger", ledger))[0])
