@@ -52,7 +52,7 @@ def record_workload(folder: Path, *, seed: int, auctions: int, synchronous: str)
     assert compiler is not None, "no C++ compiler: install g++ or clang++"
     library, disk, log = folder / "disk_recorder.so", folder / "disk", folder / "record"
     source = HERE / "disk_recorder.cpp"
-    subprocess.run([compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-o", library, source, "-ldl"], check=True)
+    subprocess.run([*compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-o", library, source, "-ldl"], check=True)
     disk.mkdir()
     options = ["--seed", str(seed), "--auctions", str(auctions), "--synchronous", synchronous]
     command = [sys.executable, HERE / "ledger_workload.py", disk / DATABASE, "--acknowledged", disk / ACKNOWLEDGED]
