@@ -88,11 +88,13 @@ class Connection:
         try:
             await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for reader in self.readers.values():
-                reader.channel.readers.discard(reader)
-            for task in (reading, writing, *self._tasks):
+            for task in (reading, writing):
                 task.cancel()
-            await asyncio.gather(reading, writing, *self._tasks, return_exceptions=True)
+            await asyncio.gather(reading, writing, return_exceptions=True)
+            if self._tasks:  # a bid that is on the ledger must reach its auction, whoever hears of it
+                await asyncio.wait(self._tasks)
+            for auction_id in list(self.readers):
+                self._unsubscribe(auction_id)
 
     def leave(self) -> None:
         """Close as soon as everything that the peer is waiting for has been sent."""
@@ -163,7 +165,10 @@ class Connection:
         agent_id = next(iter(self.joined.get(auction_id, [])), None)
         viewpoint = await self.catalogue.viewpoint(auction_id, self.requests.identity, agent_id)
         reader = await self.catalogue.reader(auction_id, viewpoint, message.after_seq, message.epoch, self._wake.set)
+        self._unsubscribe(auction_id)
         self.readers[auction_id] = reader
+        if self.session.state_of(message) != "watching":  # it has unsubscribed meanwhile
+            self._unsubscribe(auction_id)
         self._wake.set()
 
     def _unsubscribe(self, auction_id: str) -> None:

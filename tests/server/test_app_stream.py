@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tokenauction.clients.client import ServerError
 from tokenauction.engine.verification import verify
-from tokenauction.server.wire import AgentJoin, BidUpdate, Brief, Subscribe, encode
+from tokenauction.server.wire import AgentJoin, BidUpdate, Brief, Ping, Subscribe, Unsubscribe, encode
 
 Start = Callable[..., Any]
 
@@ -203,3 +203,32 @@ async def test_cancelled_auction_charges_what_was_written(start: Start) -> None:
         assert not await server.ledger.audit()
     assert verify(lines).holds
     assert events[-1]["finish_reason"] in ("cancelled", "max_tokens")
+
+
+async def test_unsubscribing_at_once_leaves_no_reader_behind(start: Start) -> None:
+    async with start(is_paced=True) as server:
+        client = server.client()
+        auction_id = (await client.begin(spec_of("0.002", max_tokens=30)))["auction_id"]
+        channel = server.house.live[auction_id].channel
+        async with client.connection() as socket:
+            for message in (Subscribe(auction_id=auction_id), Unsubscribe(auction_id=auction_id)) * 3:
+                await socket.send(encode(message).decode())
+            await ask(socket, Ping(id="p"), "pong")
+            await ask(socket, Subscribe(auction_id=auction_id), "auction.created")
+            assert len(channel.readers) == 1
+
+
+async def test_bid_whose_connection_breaks_reaches_its_auction(start: Start) -> None:
+    async with start(is_paced=True) as server:
+        client = server.client()
+        auction_id = (await client.begin(spec_of("0.001", "0.001", max_tokens=30)))["auction_id"]
+        auction = server.house.live[auction_id].performance.auction
+        async with client.connection() as socket:
+            update = BidUpdate(auction_id=auction_id, agent_id="agent0", bid_micros=9_000)
+            await socket.send(encode(update).decode())
+            while not await server.ledger.bids(auction_id):
+                assert not server.house.failure.done()
+            socket.transport.abort()
+        server.model.free()
+        await collect(client.watch(auction_id))
+        assert auction.read_bids().submitted[0] == 9_000
