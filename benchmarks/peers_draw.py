@@ -8,6 +8,7 @@ prices every agent. This file must not know how any peer computes.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -38,16 +39,16 @@ def draw_from(mass: Tensor, step: int) -> int:
     return min(int(torch.searchsorted(running, target, right=True)), len(mass) - 1)
 
 
-class Peer:
+class Peer(ABC):
     """One way to compute the auction's logits; a subclass writes, and may draw in its own way."""
 
     numerics = "float32"  # of the weights
     num_agents = 3
     note = ""  # what the table must say of this peer
 
+    @abstractmethod
     def write(self, prompts: Sequence[Sequence[int]], num_tokens: int, draft: Draft) -> None:
         """Write `num_tokens` tokens: each is what `draft` returns for the logits [agents, vocab] of a step."""
-        raise NotImplementedError
 
     def draw(self, logits: Tensor, step: int) -> int:
         """The token of one step, from logits as `write` hands them over."""
