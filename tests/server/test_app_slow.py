@@ -17,6 +17,7 @@ from tokenauction.server.wire import AgentJoin, Subscribe, encode
 
 Start = Callable[..., Any]
 LONG = 1_500  # tokens: more bytes than all buffers on the way take
+MOST = LONG - 100  # of them, after which the auction still runs
 
 
 async def slow_connection(server: ToyServer) -> ClientConnection:
@@ -49,17 +50,25 @@ async def test_viewer_that_falls_behind_gets_a_gap_and_a_snapshot_and_may_resume
         await slow.send(encode(Subscribe(auction_id=auction_id)).decode())
         await slow.recv()
         await slow.recv()
-        server.model.free()
-        others = in_stream(await collect(client.watch(auction_id)))
+        watching = asyncio.create_task(collect(client.watch(auction_id)))
+        live = server.house.live[auction_id]
+        server.model.allow(MOST)
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while live.num_tokens < MOST:
+                await asyncio.wait([watching], timeout=0.05)
         events = await read_all(slow)
-        assert slow.close_code == 4008
-        gap, snapshot = events[-2:]
-        assert (gap["type"], snapshot["type"]) == ("stream.gap", "stream.snapshot") or gap["type"] != "stream.gap"
+        server.model.free()
+        others = in_stream(await watching)
         seen = [event["seq"] for event in in_stream(events)]
-        assert seen == list(range(1, len(seen) + 1)) and len(seen) < LONG
         rest = in_stream(await collect(client.watch(auction_id, seen[-1])))
-        assert rest == others[-len(rest) :] or [event["seq"] for event in rest][-1] == LONG + 1
-        assert [event["seq"] for event in others] == list(range(LONG + 2))
+    assert slow.close_code == 4008
+    gap, snapshot = events[-2:]
+    assert (gap["type"], gap["after_seq"]) == ("stream.gap", seen[-1])
+    assert (snapshot["type"], snapshot["last_seq"]) == ("stream.snapshot", gap["last_seq"])
+    assert snapshot["num_tokens"] >= MOST
+    assert seen == list(range(1, len(seen) + 1)) and len(seen) < MOST
+    assert [event["seq"] for event in rest] == list(range(seen[-1] + 1, LONG + 2))
+    assert [event["seq"] for event in others] == list(range(LONG + 2))
 
 
 @pytest.mark.slow
@@ -74,10 +83,17 @@ async def test_agent_that_falls_behind_is_closed_without_conflation_and_absent(s
         await step_until(server.model, slow.recv())
         await slow.send(encode(Subscribe(auction_id=auction_id)).decode())
         await slow.recv()
+        watching = asyncio.create_task(collect(client.watch(auction_id)))
+        live = server.house.live[auction_id]
+        server.model.allow(MOST)
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while live.num_tokens < MOST:
+                await asyncio.wait([watching], timeout=0.05)
+        events = await step_until(server.model, read_all(slow))
         server.model.free()
-        await collect(client.watch(auction_id))
-        events = await read_all(slow)
+        last = [event for event in await watching if event["type"] == "auction.token"][-1]
     assert slow.close_code == 4008
+    assert [agent["status"] for agent in last["agents"]] == ["absent", "bid"], "until it joins again"
     assert not any(event["type"] == "stream.gap" for event in events)
 
 
