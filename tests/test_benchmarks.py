@@ -72,6 +72,13 @@ def test_speculation_counts_and_times() -> None:
     assert all(1 <= row["tokens_per_step"] <= 1 + row["drafted"] for row in result["results"])
 
 
+def test_server_measures_beside_plain_websockets() -> None:
+    _, result = run("server.py", "--viewers", "1", "3", "--stuck")
+    named = [(row["server"], row["viewers"]) for row in result["results"]]
+    assert named == [(server, num) for num in (1, 3) for server in ("tokenauction", "plain websockets")]
+    assert all(row["deliveries"] >= row["viewers"] and 0 < row["ms_p50"] <= row["ms_p99"] for row in result["results"])
+
+
 def test_mechanism_measures_both_ways() -> None:
     _, result = run("mechanism.py", "--seconds", "0.001", "--vocabularies", "4096")
     assert {row["vocabulary"] for row in result["results"]} == {4096}
