@@ -64,7 +64,7 @@ async def first_line(process: asyncio.subprocess.Process) -> str:
     return (await process.stdout.readline()).decode().strip()
 
 
-async def view(url: str, auction_id: str, latencies: list[float], sizes: list[int]) -> None:
+async def view(url: str, auction_id: str, latencies: list[float], sizes: list[int], times: set[float]) -> None:
     """Watch one auction to its end; seconds from each token's time to its arrival."""
     async with connect(f"{url.replace('http', 'ws', 1)}/v1/stream", compression=None, max_queue=None) as socket:
         await socket.send(encode(Subscribe(auction_id=auction_id)).decode())
@@ -74,6 +74,7 @@ async def view(url: str, auction_id: str, latencies: list[float], sizes: list[in
             if event["type"] == "auction.token":
                 latencies.append(now - event["time"])
                 sizes.append(len(message))
+                times.add(event["time"])
             if event["type"] == "auction.settled":
                 return
 
@@ -85,19 +86,20 @@ async def stick(url: str, auction_id: str) -> None:
         await asyncio.Event().wait()
 
 
-async def measure(url: str, num_viewers: int, num_tokens: int, has_stuck: bool) -> tuple[list[float], int]:
-    """Latencies of all viewers of one auction, which begins when they are there, and the usual size of an event."""
+async def measure(url: str, num_viewers: int, num_tokens: int, has_stuck: bool) -> tuple[list[float], int, float]:
+    """Latencies of all viewers of one auction, which begins when they are there; an event's size, seconds a token."""
     agents = [{"id": f"a{i}", "name": f"Brand{i}", "offer": "rooms", "bid": "0.001", "budget": "0.5"} for i in range(3)]
     spec = {"query": "Hawaii", "agents": agents, "max_tokens": num_tokens, "tmax_join_ms": 3000 + 6 * num_viewers}
     async with Client(url) as client:
         auction_id = (await client.begin(spec))["auction_id"]
     latencies: list[float] = []
     sizes: list[int] = []
+    times: set[float] = set()
     stuck = asyncio.create_task(stick(url, auction_id)) if has_stuck else None
-    await asyncio.gather(*(view(url, auction_id, latencies, sizes) for _ in range(num_viewers)))
+    await asyncio.gather(*(view(url, auction_id, latencies, sizes, times) for _ in range(num_viewers)))
     if stuck is not None:
         stuck.cancel()
-    return latencies, int(statistics.median(sizes))
+    return latencies, int(statistics.median(sizes)), (max(times) - min(times)) / max(1, len(times) - 1)
 
 
 async def measure_plain(num_viewers: int, size: int, pace: float, count: int) -> list[float]:
@@ -141,11 +143,11 @@ async def run(viewers: list[int], num_tokens: int, has_stuck: bool) -> list[dict
             url = (await first_line(server)).split()[2]
             for num in viewers:
                 started = time.perf_counter()
-                latencies, size = await measure(url, num, num_tokens, has_stuck)
+                latencies, size, pace = await measure(url, num, num_tokens, has_stuck)
                 count = max(2, len(latencies) // num)
                 print(f"{num} viewers: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
-                results.append(row("tokenauction", num, latencies))
-                results.append(row("plain websockets", num, await measure_plain(num, size, 0.003, count)))
+                results.append(row("tokenauction", num, latencies) | {"ms_per_token": pace * 1e3})
+                results.append(row("plain websockets", num, await measure_plain(num, size, pace, count)))
         finally:
             server.terminate()
             await server.wait()
