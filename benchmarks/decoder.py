@@ -12,7 +12,6 @@ step must read: weights once, and all keys and values. Prints a table, then one 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -28,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import shapes
 import torch
 from peers_floor import bytes_per_token, read_bandwidth
-from peers_report import machine, versions
+from peers_report import origin
 from rich.console import Console
 from rich.table import Table
 
@@ -232,8 +231,7 @@ def main() -> None:
     if arguments.plot:
         plot(results, title, arguments.plot)
     report = {"benchmark": "decoder", "shape": shape, "reference": not arguments.no_reference, "threads": threads}
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    json.dump(report | {"machine": machine(), "versions": versions(), "date": date, "results": results}, sys.stdout)
+    json.dump(report | origin() | {"results": results}, sys.stdout)
     print()
 
 

@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from peers_report import origin
 from rich.console import Console
 from rich.table import Table
 
@@ -110,7 +111,7 @@ def main() -> None:
         table.add_row(*(cell(value) for value in row.values()))
     Console().print(table)
     report = {"benchmark": "mechanism", "threads": torch.get_num_threads(), "bytes_per_s": bandwidth}
-    json.dump(report | {"results": results}, sys.stdout)
+    json.dump(report | origin() | {"results": results}, sys.stdout)
     print()
 
 

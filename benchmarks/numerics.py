@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from peers_report import origin
 from rich.console import Console
 from rich.table import Table
 
@@ -112,7 +113,7 @@ def main() -> None:
         shares = (f"{row[name]:.3%}" for name in row if name not in ("runner", "numerics"))
         table.add_row(row["runner"], row["numerics"], *shares)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
-    json.dump({"benchmark": "numerics", "texts": len(specs), "results": results}, sys.stdout)
+    json.dump({"benchmark": "numerics", "texts": len(specs), **origin(), "results": results}, sys.stdout)
     print()
 
 

@@ -94,9 +94,7 @@ class Report:
                 name: {"ms": floor.ms(name), "bytes_per_token": num, "bandwidth_gb_s": floor.bandwidth[name] / 1e9}
                 for name, num in floor.num_bytes.items()
             },
-            "machine": machine(),
-            "versions": versions(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **origin(),
             "results": [result.to_mapping() for result in self.results],
         }
 
@@ -124,6 +122,12 @@ class Report:
 
     def _slowest_first(self) -> list[Result]:
         return sorted(self.results, key=lambda result: -result.p10 if result.step_ms else 0.0)
+
+
+def origin() -> dict[str, Any]:
+    """Where and when something was measured, and with what."""
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"machine": machine(), "versions": versions(), "date": date}
 
 
 def machine() -> str:

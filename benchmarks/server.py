@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from peers_report import origin
 from rich.console import Console
 from rich.table import Table
 from websockets.asyncio.client import connect
@@ -167,7 +168,7 @@ def main() -> None:
         numbers = (f"{line[name]:.2f}" for name in ("ms_p50", "ms_p99"))
         table.add_row(line["server"], str(line["viewers"]), str(line["deliveries"]), *numbers)
     Console().print(table)
-    json.dump({"benchmark": "server", "stuck": arguments.stuck, "results": results}, sys.stdout)
+    json.dump({"benchmark": "server", "stuck": arguments.stuck, **origin(), "results": results}, sys.stdout)
     print()
 
 

@@ -23,6 +23,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from peers_report import origin
 from rich.console import Console
 from rich.table import Table
 
@@ -122,7 +123,8 @@ def main() -> None:
             *(f"{row[name]:.2f}" for name in ("plain_ms", "ahead_ms", "gain")),
         )
     Console().print(table)
-    json.dump({"benchmark": "speculation", "runner": decoder.model.runner, "results": results}, sys.stdout)
+    report = {"benchmark": "speculation", "runner": decoder.model.runner, **origin()}
+    json.dump(report | {"results": results}, sys.stdout)
     print()
 
 

@@ -140,13 +140,11 @@ class Decoder:
         """
         take_up(performance.recorder, self.model.tokenizer, performance.stream, lines)
         performance.is_created = True
-        auction = performance.auction
-        is_over = auction.token_ids and auction.token_ids[-1] in self.model.tokenizer.end_ids
-        reason = "end" if is_over else auction.limit_reached
+        reason = self._why_over(performance.auction)
         if not reason:
             self.enqueue(performance)
             return []
-        auction.settle(reason, performance.stream.finish())
+        performance.auction.settle(reason, performance.stream.finish())
         return [performance.recorder.settled()]
 
     def cancel(self, auction_id: str) -> None:
@@ -213,14 +211,18 @@ class Decoder:
 
     def _announce(self) -> Iterator[Event]:
         for performance in self.scheduler.everybody():
-            if not performance.is_created:
-                performance.is_created = True
-                yield performance.recorder.created()
+            yield from self._create(performance)
+
+    @staticmethod
+    def _create(performance: Performance) -> Iterator[Event]:
+        """Its first event, unless it has been told."""
+        if not performance.is_created:
+            performance.is_created = True
+            yield performance.recorder.created()
 
     def _end_cancelled(self) -> Iterator[Event]:
         for performance in [p for p in self.scheduler.everybody() if p.is_cancelled]:
-            if not performance.is_created:
-                yield performance.recorder.created()
+            yield from self._create(performance)
             performance.auction.cancel()
             yield self._end(performance)
 
@@ -229,9 +231,7 @@ class Decoder:
         failed = self.scheduler.admit()
         yield from self._announce()  # behind admission: others submit at any time, and none may run untold
         for performance, error in failed:
-            if not performance.is_created:
-                performance.is_created = True
-                yield performance.recorder.created()
+            yield from self._create(performance)
             yield from self._fail(performance, getattr(error, "code", "invalid_input"), str(error))
         for performance in self.scheduler.reading:
             if performance.auction.state == State.CREATED:
@@ -244,13 +244,17 @@ class Decoder:
             self.scheduler.remove(performance)
             reason = "budget_spent" if "budget_spent" in bids.status else "no_bid"
             return _Taken("", None, reason if bids.is_spent else "error")
-        tokenizer = self.model.tokenizer
-        text = added_text(tokenizer, performance.stream, outcome.token, auction.text)
+        text = added_text(self.model.tokenizer, performance.stream, outcome.token, auction.text)
         charges = auction.record(outcome.token, text, outcome.owed)
-        reason = "end" if outcome.token in tokenizer.end_ids else auction.limit_reached
+        reason = self._why_over(auction)
         if reason:
             self.scheduler.remove(performance)
         return _Taken(text, charges, reason)
+
+    def _why_over(self, auction: Auction) -> str:
+        """Why no token may follow the last; empty where one may."""
+        has_ended = auction.token_ids and auction.token_ids[-1] in self.model.tokenizer.end_ids
+        return "end" if has_ended else auction.limit_reached
 
     def _tell(self, step: Landed[Performance], taken: _Taken, latency_ms: float) -> Iterator[Event]:
         """The events of a step that was taken in."""

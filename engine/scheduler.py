@@ -83,9 +83,7 @@ class Scheduler(Generic[T]):
         for queue in (self.running, self.reading, self.waiting):
             if auction in queue:
                 queue.remove(auction)
-        if auction.gang is not None:
-            self.model.release(auction.gang)
-            auction.gang = None
+        self._give_back(auction)
 
     def admit(self) -> list[tuple[T, ModelError | ValueError]]:
         """Give rows to whoever is next, as long as there are some; returns those that can never run, and why."""
@@ -163,12 +161,16 @@ class Scheduler(Generic[T]):
         except BaseException:
             self._ahead = None
             for auction in reversed([*self.running, *self.reading]):
-                if auction.gang is not None:
-                    self.model.release(auction.gang)
-                auction.gang = None
+                self._give_back(auction)
                 self.waiting.appendleft(auction)
             self.running, self.reading = [], []
             raise
+
+    def _give_back(self, auction: T) -> None:
+        """Free an auction's rows, if it has any."""
+        if auction.gang is not None:
+            self.model.release(auction.gang)
+            auction.gang = None
 
     @property
     def _prefill_tokens(self) -> int:
@@ -188,9 +190,7 @@ class Scheduler(Generic[T]):
         """Send the youngest auction back to the head of the queue."""
         assert len(self.running) + len(self.reading) > 1, "an auction that was admitted fits when it is alone"
         youngest = (self.reading or self.running).pop()
-        assert youngest.gang is not None, "whoever has a place in the model has a gang"
-        self.model.release(youngest.gang)
-        youngest.gang = None
+        self._give_back(youngest)
         self.waiting.appendleft(youngest)
         self.num_preemptions += 1
 

@@ -28,10 +28,6 @@ class Row:
     num_shared: int
     num_read: int = 0  # tokens of the prompt that were computed for this very row
 
-    def slots(self, num_tokens: int) -> list[int]:
-        """Where the row's first `num_tokens` tokens lie, counted over all pages."""
-        return [self.pages[place // PAGE_SIZE] * PAGE_SIZE + place % PAGE_SIZE for place in range(num_tokens)]
-
 
 @dataclass
 class PageTable:

@@ -41,9 +41,14 @@ class Network(Protocol):
         behind those that are wanted; it is called once, in any thread, before any other."""
 
 
+def has_triton() -> bool:
+    """Whether the kernels for CUDA can be built."""
+    return find_spec("triton") is not None
+
+
 def _on_cuda(weights: LlamaWeights, numerics: str) -> LlamaNetwork:
     """Fused where there is Triton, which PyTorch brings along on Linux."""
-    if find_spec("triton") is None:
+    if not has_triton():
         return LlamaNetwork(weights, numerics)
     from tokenauction.models.llama_fused import FusedNetwork
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 
 from tokenauction.models.admissions import context_length
 from tokenauction.models.base import LanguageModel, Tokenizer
+from tokenauction.models.causal_network import DTYPES
 from tokenauction.models.checkpoint import load_causal_model, weight_files
 from tokenauction.models.compiler import NotCompiled, load_library
 from tokenauction.models.huggingface import HuggingFaceModel
@@ -28,6 +28,7 @@ from tokenauction.models.llama import CACHE_BYTES, LlamaModel
 from tokenauction.models.llama_compiled import SOURCE
 from tokenauction.models.llama_config import unsupported
 from tokenauction.models.llama_cuda import DeviceLlama
+from tokenauction.models.llama_networks import has_triton
 from tokenauction.models.tokenizer import HuggingFaceTokenizer, end_ids_of
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,8 @@ def load_model(
 
     The device "auto" is the GPU where there is one, else the CPU; numerics "auto" are bf16 there and float32 here; the
     runner "auto" is the first of the module's table that computes the model. `cache_bytes` bound the keys and values of
-    the Llama runners. `name` is what receipts call the model;
-    the folder's own name, or the hub name, if left out. Raises ModelNotLoadable; ValueError for an option that is
-    unknown, or a runner that cannot compute the model.
+    the Llama runners. `name` is what receipts call the model; the folder's own name, or the hub name, if left out.
+    Raises ModelNotLoadable; ValueError for an option that is unknown, or a runner that cannot compute the model.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,7 +68,7 @@ def load_model(
     if numerics == "auto":
         numerics = "bf16" if device.startswith("cuda") else "float32"
     _check_options(runner, numerics, device)
-    model: Any = load_causal_model(source, torch.bfloat16 if numerics == "bf16" else torch.float32).to(device)
+    model: Any = load_causal_model(source, DTYPES.get(numerics, torch.float32)).to(device)  # int8 is made of float32
     ends = end_ids_of(model.generation_config) | end_ids_of(model.config.get_text_config())
     return build_model(
         model,
@@ -103,9 +103,9 @@ def build_model(
         _check_options(runner, numerics, model.device.type)
     options: dict[str, Any] = {"name": name, "max_rows": max_rows, "max_length": max_length, "weights": weights}
     if runner == "transformers":
-        return HuggingFaceModel(model.to(torch.bfloat16 if numerics == "bf16" else torch.float32), tokenizer, **options)
+        return HuggingFaceModel(model.to(DTYPES[numerics]), tokenizer, **options)
     try:
-        build = DeviceLlama if runner == "cuda" and find_spec("triton") is not None else LlamaModel
+        build = DeviceLlama if runner == "cuda" and has_triton() else LlamaModel
         return build(model, tokenizer, runner=runner, numerics=numerics, cache_bytes=cache_bytes, **options)
     except NotCompiled as error:
         raise ValueError(str(error)) from error

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenauction.models.base import NoRoom, PromptTooLong
 from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
+from tokenauction.models.token_batch import TokenBatch
 
 BEGINNING = list(range(100, 100 + 3 * PAGE_SIZE))
 
@@ -49,8 +51,9 @@ def test_same_tokens_behind_another_beginning_are_not_shared() -> None:
 
 
 def test_slots_follow_the_pages() -> None:
-    row = Row((), [7, 2], 0)
-    assert row.slots(PAGE_SIZE + 2) == [*range(7 * PAGE_SIZE, 8 * PAGE_SIZE), 2 * PAGE_SIZE, 2 * PAGE_SIZE + 1]
+    length = PAGE_SIZE + 2
+    batch = TokenBatch(torch.tensor([5]), torch.tensor([[7, 2]]), [1], [length], [1])
+    assert batch.row_slots().tolist() == [[*range(7 * PAGE_SIZE, 8 * PAGE_SIZE), 2 * PAGE_SIZE, 2 * PAGE_SIZE + 1]]
 
 
 def test_only_written_pages_count_as_computed() -> None:
