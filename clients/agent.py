@@ -28,6 +28,9 @@ class Outcome:
     auction_id: str
     text: str = ""
     finish_reason: str = ""
+    outcome: str = ""  # "won" or "lost"
+    loss_reason: str | None = None  # where it lost
+    num_tokens_won: int = 0
     paid_micros: int = 0  # as `payment.posted` says; 0 where nothing was posted
     bids: list[tuple[int, int]] = field(default_factory=list)  # (step from which it counts, bid), as accepted
     refusals: list[str] = field(default_factory=list)  # codes of bids that were refused
@@ -119,11 +122,18 @@ class Agent:
             outcome.paid_micros = event["total_micros"]
         elif kind == "auction.settled":
             outcome.text, outcome.finish_reason = event["text"], event["finish_reason"]
+            own = self._own(event)
+            outcome.outcome, outcome.loss_reason = own.get("outcome", ""), own.get("loss_reason")
+            outcome.num_tokens_won = own.get("num_tokens_won", 0)
             return True
         return False
 
+    def _own(self, event: Event) -> Mapping[str, Any]:
+        """What an event says of this agent."""
+        return next((agent for agent in event.get("agents", ()) if agent.get("id") == self.agent_id), {})
+
     def _see(self, event: Event) -> None:
-        own: Mapping[str, Any] = next((a for a in event.get("agents", ()) if a.get("id") == self.agent_id), {})
+        own = self._own(event)
         del self._texts[event["step"] :]  # what a crash took back is written again
         self._texts.append(event["text"])
         self.sight = replace(

@@ -204,11 +204,8 @@ class House:
     async def void(self, live: LiveAuction, code: str, message: str) -> None:
         """End an auction whose text has not begun: nothing is charged, all that was held is given back."""
         live.phase = Phase.SETTLING
-        fields: dict[str, Any] = {"finish_reason": "cancelled" if code == "cancelled" else "error", "posted": False}
-        fields |= {"num_tokens": 0, "text": "", "voids": [], "currency": live.request.template.currency}
-        fields |= {"agents": [], "total_micros": 0, "total": "0", "receipt_head": None}
         live.say("error", {"code": code, "message": message})
-        settled = live.numbered(live.envelope("auction.settled", fields))
+        settled = live.numbered(live.envelope("auction.settled", live.nothing_charged(code)))
         await live.record(settled)
         await self.ledger.void(live.auction_id, code)
         live.show(settled)

@@ -20,6 +20,7 @@ from tokenauction.engine.recorder import Stamp
 from tokenauction.engine.spec import AgentSpec
 from tokenauction.server.auction_request import AuctionRequest, disclosure
 from tokenauction.server.hub import Channel
+from tokenauction.server.outcomes import Tally
 
 
 class Phase(StrEnum):
@@ -62,6 +63,7 @@ class LiveAuction:
     applied: dict[str, int] = field(default_factory=dict)  # per agent, the order number of the bid that counts
     num_tokens: int = 0  # published
     text: str = ""  # published
+    tally: Tally = field(default_factory=Tally)  # of tokens won and lost
     joining: set[str] = field(default_factory=set)  # agents whose hold is being taken
     no_more_joins: asyncio.Event = field(default_factory=asyncio.Event)  # set to end the time to join early
     started: asyncio.Event = field(default_factory=asyncio.Event)  # set when bids go to the decoder, or it is over
@@ -100,8 +102,8 @@ class LiveAuction:
         self.channel.publish({**event, "durable_seq": self.durable_seq})
 
     def numbered(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
-        """The event as it goes on the wire; the first and the last say who paid for the text."""
-        event = {**mapping, "seq": self.channel.last_seq + 1, "epoch": self.epoch}
+        """The event as it goes on the wire, with outcomes; the first and the last say who paid for the text."""
+        event = {**self.tally.with_outcomes(mapping, self.left), "seq": self.channel.last_seq + 1, "epoch": self.epoch}
         if event["seq"] == 0 or event["type"] == "auction.settled":
             event["disclosure"] = disclosure(self.agents.values())
         return event
@@ -119,6 +121,15 @@ class LiveAuction:
     def _note(self, future: asyncio.Future[int]) -> None:
         if not future.cancelled() and future.exception() is None:
             self.durable_seq = max(self.durable_seq, future.result())
+
+    def nothing_charged(self, code: str) -> dict[str, Any]:
+        """What the `auction.settled` of a text that has not begun says."""
+        reason = "cancelled" if code == "cancelled" else "error"
+        nothing = {"total_micros": 0, "total": "0", "exact_total_micros": 0.0}
+        agents = [{"id": agent_id, **nothing} for agent_id in self.agents]
+        text = {"num_tokens": 0, "text": "", "voids": [], "currency": self.request.template.currency}
+        total = {"total_micros": 0, "total": "0", "receipt_head": None}
+        return {"finish_reason": reason, "posted": False, **text, "agents": agents, **total}
 
     def summary(self) -> dict[str, Any]:
         """What anybody may know of it."""

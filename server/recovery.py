@@ -128,4 +128,6 @@ def _take_up_stream(live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> N
     live.channel.last_seq = live.durable_seq = max((event["seq"] for event in events), default=-1)
     live.resets = [(event["epoch"], event["seq"]) for event in events if event["type"] == "stream.reset"]
     tokens = [event for event in events if event["type"] == "auction.token"]
+    for token in tokens:
+        live.tally.count(token)
     live.num_tokens, live.text = len(tokens), "".join(event["text"] for event in tokens)

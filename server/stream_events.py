@@ -80,6 +80,8 @@ class AgentShare(msgspec.Struct, frozen=True, kw_only=True):
     payment_micros: int | UnsetType = UNSET
     total_micros: int | UnsetType = UNSET
     clipped: bool | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET  # "won" or "lost"
+    loss_reason: str | UnsetType = UNSET  # of outcomes.py, where it lost
     counterfactual_token_id: int | UnsetType | None = UNSET
     counterfactual_text: str | UnsetType | None = UNSET
 
@@ -104,6 +106,9 @@ class AgentTotal(msgspec.Struct, frozen=True, kw_only=True):
     total_micros: int
     total: str
     exact_total_micros: float
+    outcome: str | UnsetType = UNSET  # "won" or "lost"
+    loss_reason: str | UnsetType = UNSET  # of outcomes.py, where it lost
+    num_tokens_won: int | UnsetType = UNSET
 
 
 class AuctionSettled(StreamEvent, tag="auction.settled", frozen=True, kw_only=True):

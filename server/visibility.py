@@ -55,6 +55,7 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.token", "agents[].influence", "--", "oo", "++", "++"),
     Row("auction.token", "agents[].exact_critical_bid_micros agents[].exact_payment_micros", "--", "oo", "++", "++"),
     Row("auction.token", "agents[].payment_micros agents[].total_micros agents[].clipped", "--", "oo", "++", "++"),
+    Row("auction.token", "agents[].outcome agents[].loss_reason", "--", "oo", "++", "++"),
     Row("auction.token", "agents[].probability agents[].probability_without agents[].tv", "--", "--", "++", "++"),
     Row("auction.token", "agents[].counterfactual_token_id agents[].counterfactual_text", "--", "--", "++", "++"),
     Row("auction.token", "probability top_tokens", "--", "--", "++", "++"),
@@ -65,6 +66,7 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.settled", "finish_reason posted num_tokens text voids currency receipt_head", "++", "++", "++", "++"),
     Row("auction.settled", "agents[].id agents[].total_micros agents[].total", "--", "oo", "++", "++"),
     Row("auction.settled", "agents[].exact_total_micros", "--", "oo", "++", "++"),
+    Row("auction.settled", "agents[].outcome agents[].loss_reason agents[].num_tokens_won", "--", "oo", "++", "++"),
     Row("auction.settled", "total_micros total", "--", "--", "++", "++"),
     Row("auction.settled", "seed nonce", "--", "--", "-+", "-+"),
 )

@@ -131,8 +131,9 @@ async def _show(events: AsyncIterator[Event], *, as_json: bool) -> None:
 async def _bid(agent: Agent, auction_id: str) -> None:
     outcome = await agent.run(auction_id)
     print(visible(outcome.text))
-    bids = len(outcome.bids)
-    line = f"{agent.agent_id}: paid {from_micros(outcome.paid_micros)}; {bids} bids changed it; {outcome.finish_reason}"
+    fared = outcome.outcome + (f" ({outcome.loss_reason})" if outcome.loss_reason else "")
+    line = f"{agent.agent_id}: {fared}; paid {from_micros(outcome.paid_micros)}; "
+    line += f"{len(outcome.bids)} bids changed it; {outcome.finish_reason}"
     print(one_line(line), file=sys.stderr)
 
 

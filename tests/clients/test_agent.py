@@ -59,6 +59,7 @@ async def test_agent_joins_bids_by_its_strategy_and_learns_what_it_paid(tmp_path
         events = await collect(client.watch(auction_id))
     assert (outcome.text, outcome.finish_reason) == (events[-1]["text"], "max_tokens")
     assert outcome.paid_micros == events[-1]["agents"][1]["total_micros"]
+    assert (outcome.outcome, outcome.loss_reason) == ("won", None) and outcome.num_tokens_won > 0
     assert outcome.bids and not set(outcome.refusals) - {"not_live", "rate_limited"}
     tokens = [event for event in events if event["type"] == "auction.token"]
     steps = [step for step, _ in outcome.bids]
