@@ -96,11 +96,13 @@ class Decoder:
         policy: Policy,
         auction_id: str,
         seed: Seed | None = None,
+        *,
+        is_paced: bool = False,
     ) -> Performance:
         """The first half of `submit`: an auction that is ready to be queued, and of which no other knows yet.
 
-        `seed` is one that was drawn before. Raises InvalidInput for a wrong number of prompts and CapacityError for
-        more rows than the model has.
+        `seed` is one that was drawn before; an auction that `is_paced` rests behind every token. Raises InvalidInput
+        for a wrong number of prompts and CapacityError for more rows than the model has.
         """
         if len(prompts) != len(spec.row_ids):
             raise InvalidInput(f"{len(spec.row_ids)} rows need as many prompts, not {len(prompts)}")
@@ -110,7 +112,8 @@ class Decoder:
             seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
         auction = Auction(spec, auction_id)
         tokenizer = self.model.tokenizer
-        is_elsewhere = self.device is not None and is_covered(spec, policy) and not self.store_distributions
+        is_here = self.device is None or self.store_distributions or is_paced
+        is_elsewhere = not is_here and is_covered(spec, policy)
         way = "device" if is_elsewhere else cleared_by(spec, self.model.device, self.clearing)
         provenance = Provenance.of(self.model, prompts, way)
         recorder = Recorder(
@@ -124,7 +127,7 @@ class Decoder:
             self.store_distributions,
         )
         rows = [list(prompt) for prompt in prompts]
-        return Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere)
+        return Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere, is_paced=is_paced)
 
     def enqueue(self, performance: Performance) -> None:
         """The second half of `submit`; raises CapacityError when the queue is full."""
@@ -249,6 +252,7 @@ class Decoder:
         reason = self._why_over(auction)
         if reason:
             self.scheduler.remove(performance)
+        performance.is_resting = performance.is_paced
         return _Taken(text, charges, reason)
 
     def _why_over(self, auction: Auction) -> str:

@@ -47,6 +47,21 @@ class Performance:
     gang: Gang | None = None
     is_created: bool = False
     is_cancelled: bool = False
+    is_paced: bool = False  # it rests behind every token until it is woken
+    is_resting: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its next token waits; an auction that is to be cancelled waits for nothing."""
+        return self.is_resting and not self.is_cancelled
+
+    def wake(self) -> None:
+        """Let the next token come."""
+        self.is_resting = False
+
+    def hurry(self) -> None:
+        """Rest no more."""
+        self.is_paced = self.is_resting = False
 
     @property
     def token_ids(self) -> Sequence[int]:

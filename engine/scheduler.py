@@ -40,6 +40,10 @@ class Gangable(Protocol):
         """Whether somebody else steps it, once its prompts are read and their last logits used."""
 
     @property
+    def is_held(self) -> bool:
+        """Whether its next token waits for somebody outside: then it takes no step."""
+
+    @property
     def prompts(self) -> Sequence[Sequence[int]]:
         """Token ids, one prompt a row."""
 
@@ -72,7 +76,8 @@ class Scheduler(Generic[T]):
 
     @property
     def has_work(self) -> bool:
-        return bool(self.waiting or self.reading or self.running)
+        """Whether a step would get anybody further."""
+        return bool(self.waiting or self.reading) or any(not auction.is_held for auction in self.running)
 
     def everybody(self) -> list[T]:
         """All auctions, those that came first in front."""
@@ -110,7 +115,7 @@ class Scheduler(Generic[T]):
     def launch(self) -> None:
         """Begin the next step of those that run, beside whatever the caller does until it calls `wait` or `step`."""
         assert self._ahead is None, "a step is launched when the one before has been taken"
-        if all(auction.is_elsewhere for auction in self.running):
+        if all(auction.is_elsewhere or auction.is_held for auction in self.running):
             return
         stepped, compute = self._launch()
         begun = Event()
@@ -178,7 +183,7 @@ class Scheduler(Generic[T]):
 
     def _launch(self) -> tuple[list[T], Callable[[], Float[Tensor, "rows vocab"]]]:
         """A step of everybody that runs here, to be computed, after as many as it takes have given memory back."""
-        while here := [auction for auction in self.running if not auction.is_elsewhere]:
+        while here := [auction for auction in self.running if not (auction.is_elsewhere or auction.is_held)]:
             tokens = torch.tensor([auction.token_ids[-1] for auction in here], device=self.model.device)
             try:
                 return here, self.model.launch(_gangs(here), tokens)

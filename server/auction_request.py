@@ -1,4 +1,5 @@
-"""What somebody who creates an auction asks for, checked once: the engine's spec, how long agents may join, the holds.
+"""What somebody who creates an auction asks for, checked once: the engine's spec, how long agents may join, how slowly
+it is written, the holds.
 
 Every agent has a budget for the whole text, which is what is held of its account; who declares none has declared its
 bid for each of the most tokens there may be. It must not know the ledger, nor where the request came from.
@@ -16,6 +17,7 @@ from tokenauction.engine.spec import AgentSpec, AuctionSpec
 
 MAX_TOKENS = 2_048  # of one text on a server
 MAX_JOIN_MS = 60_000
+MAX_TOKEN_MS = 10_000
 NOBODY_YET = {"id": "nobody-yet", "name": "Nobody", "offer": "nothing", "bid": 1}  # stands in for those that may join
 
 
@@ -26,22 +28,22 @@ class AuctionRequest:
     template: AuctionSpec  # all but the agents, which are those of `agents`
     agents: tuple[AgentSpec, ...]  # that are listed from the start, each with its budget
     tmax_join_ms: int  # 0: the text begins at once, with the agents that are listed
+    token_ms: int = 0  # rest behind every token, for people who watch and steer; 0: as fast as it goes
 
     @classmethod
     def from_mapping(cls, source: Mapping[str, Any]) -> AuctionRequest:
         """Read a request; raises InvalidSpec, InvalidBid or UnsafeCombination, which name the field."""
         fields = dict(source)
-        join_ms = fields.pop("tmax_join_ms", 0)
-        if not isinstance(join_ms, int) or isinstance(join_ms, bool) or not 0 <= join_ms <= MAX_JOIN_MS:
-            raise InvalidSpec(f"spec.tmax_join_ms is {join_ms!r}; it must be a whole number from 0 to {MAX_JOIN_MS}")
+        join_ms = _milliseconds(fields, "tmax_join_ms", MAX_JOIN_MS)
+        token_ms = _milliseconds(fields, "token_ms", MAX_TOKEN_MS)
         nobody_is_listed = join_ms > 0 and fields.get("agents", []) == []
         spec = AuctionSpec.from_mapping({**fields, "agents": [NOBODY_YET]} if nobody_is_listed else fields)
         if spec.max_tokens > MAX_TOKENS:
             raise InvalidSpec(f"spec.max_tokens is {spec.max_tokens}; a server writes at most {MAX_TOKENS}")
         if nobody_is_listed:
-            return cls(spec, (), join_ms)
+            return cls(spec, (), join_ms, token_ms)
         agents = tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
-        return cls(replace(spec, agents=agents), agents, join_ms)
+        return cls(replace(spec, agents=agents), agents, join_ms, token_ms)
 
     @property
     def holds(self) -> dict[str, int]:
@@ -55,7 +57,16 @@ class AuctionRequest:
     def to_mapping(self) -> dict[str, Any]:
         """The mapping that `from_mapping` reads back to an equal request."""
         agents = [agent.to_mapping() for agent in self.agents]
-        return {**self.template.to_mapping(), "agents": agents, "tmax_join_ms": self.tmax_join_ms}
+        times = {"tmax_join_ms": self.tmax_join_ms, "token_ms": self.token_ms}
+        return {**self.template.to_mapping(), "agents": agents, **times}
+
+
+def _milliseconds(fields: dict[str, Any], name: str, most: int) -> int:
+    """Take a time out of the fields; 0 where it is not given."""
+    value: Any = fields.pop(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise InvalidSpec(f"spec.{name} is {value!r}; it must be a whole number from 0 to {most}")
+    return value
 
 
 def with_budget(agent: AgentSpec, max_tokens: int) -> AgentSpec:

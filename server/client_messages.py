@@ -47,7 +47,7 @@ class _Request(
 
 
 class AuctionCreate(_Request, tag="auction.create", frozen=True, kw_only=True):
-    """Begin an auction. `spec` is the engine's (amounts are decimal strings), with `tmax_join_ms` beside it."""
+    """Begin an auction. `spec` is the engine's (amounts are decimal strings), `tmax_join_ms`, `token_ms` beside it."""
 
     spec: dict[str, Any]
     idempotency_key: Id | None = None  # the same key with the same spec begins nothing twice

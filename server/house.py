@@ -31,6 +31,7 @@ from tokenauction.server.decoding import DecoderStopped, DecodingThread
 from tokenauction.server.hub import Channel
 from tokenauction.server.ledger import Ledger, Replayed
 from tokenauction.server.live_auction import LiveAuction, Phase
+from tokenauction.server.pace import hurry, rest
 from tokenauction.server.play_money import PlayMoney
 from tokenauction.server.refusal import Refused
 
@@ -144,7 +145,8 @@ class House:
         if longest > self.decoder.model.max_length:
             limit = self.decoder.model.max_length
             raise Refused("prompt_too_long", f"prompts and max_tokens take {longest} tokens; the model has {limit}")
-        return self.decoder.prepare(spec, prompts, policy, live.auction_id, live.seed)
+        is_paced = live.request.token_ms > 0 and not self.is_draining
+        return self.decoder.prepare(spec, prompts, policy, live.auction_id, live.seed, is_paced=is_paced)
 
     async def begin(self, live: LiveAuction, performance: Performance) -> None:
         """The first event, and the decoder's turn."""
@@ -223,6 +225,7 @@ class House:
         self.is_draining = True
         for live in self.live.values():
             live.no_more_joins.set()
+        await hurry(list(self.live.values()), self.thread)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -271,6 +274,8 @@ class House:
                 self.spawn(self.settle(live, event))
             else:
                 durable = live.tell(event)
+                if event.type == "auction.token" and live.request.token_ms:
+                    self.spawn(rest(live, self.thread))
         if durable is None:
             self.thread.release()
         else:

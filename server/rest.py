@@ -45,7 +45,7 @@ class Problem(BaseModel):
 
 
 class NewAuction(_Body):
-    """An auction to begin: the engine's spec (amounts are decimal strings), with `tmax_join_ms` beside it."""
+    """An auction to begin: the engine's spec (amounts are decimal strings), `tmax_join_ms`, `token_ms` beside it."""
 
     spec: dict[str, Any]
 

@@ -98,6 +98,31 @@ def test_decoder_keeps_an_auction_the_same_when_rows_are_scarce_and_it_has_to_wa
         assert [stable(e) for e in of_auction(events, f"a{number}")] == [stable(e) for e in alone]
 
 
+def test_paced_auction_rests_behind_every_token_and_holds_up_no_other(world: World, spec_of: Spec) -> None:
+    busy = world()
+    spec = spec_of(1000, 2000)
+    paced = busy.decoder.prepare(spec, busy.prompts(spec), Policy(), "paced", is_paced=True)
+    busy.decoder.enqueue(paced)
+    busy.submit(spec_of(700, seed=3), "other")
+    events = busy.finish()
+    assert len(of_auction(events, "paced")) == 2 and of_auction(events, "other")[-1].type == "auction.settled"
+    paced.wake()
+    events += busy.finish()
+    assert len(of_auction(events, "paced")) == 3
+    paced.hurry()
+    events += busy.finish()
+    assert [stable(e) for e in of_auction(events, "paced")] == [stable(e) for e in world.run(spec)]
+
+
+def test_paced_auction_that_is_cancelled_ends_in_its_rest(world: World, spec_of: Spec) -> None:
+    slow = world()
+    spec = spec_of(1000, 2000)
+    slow.decoder.enqueue(slow.decoder.prepare(spec, slow.prompts(spec), Policy(), "paced", is_paced=True))
+    slow.finish()
+    slow.decoder.cancel("paced")
+    assert [event.type for event in slow.finish()] == ["auction.settled"]
+
+
 def test_decoder_numbers_the_events_of_an_auction_densely_from_zero(world: World, spec_of: Spec) -> None:
     events = world.run(spec_of(1000, 2000))
     assert [event.seq for event in events] == list(range(len(events)))

@@ -54,6 +54,7 @@ class Line:
     token_ids: list[int] = field(default_factory=list)
     gang: Gang | None = None
     is_elsewhere: bool = False
+    is_held: bool = False
 
     @property
     def num_tokens_left(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.server.toy_server import FUNDS, PacedModel, ToyServer, collect, in_stream, spec_of, step_until
 
+from tokenauction.engine.errors import InvalidSpec
 from tokenauction.engine.verification import verify
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.hub import MAX_LAG, WINDOW, Channel, Reader, Viewpoint
@@ -96,6 +97,23 @@ async def test_hold_is_taken_at_creation_and_given_back_with_the_settlement(star
         account = await server.ledger.account("agent0")
         assert account is not None and account.held_micros == 0
         assert account.balance_micros == FUNDS - events[-1]["agents"][0]["total_micros"]
+
+
+async def test_slow_auction_is_written_at_its_pace_and_a_drain_hurries_it(start: Start) -> None:
+    async with start() as server:
+        quick = await collect(server.client().create(spec_of("0.002", "0.001", token_ms=1)))
+        slow = (await server.client().begin(spec_of("0.002", "0.001", token_ms=10_000)))["auction_id"]
+        first = await collect(server.client().watch(slow), lambda event: event["type"] == "auction.token")
+        effective = await server.app.context.bidding.bid(slow, "agent0", 9_000)
+        live = server.house.live[slow]
+    assert live.text == quick[-1]["text"][:1] + live.text[1:] and live.num_tokens == quick[-1]["num_tokens"]
+    assert first[-1]["text"] == live.text[:1] and effective == 1
+
+
+@pytest.mark.parametrize("token_ms", [-1, 10_001, 1.5, True, "9"])
+def test_pace_that_cannot_be_is_refused(token_ms: Any) -> None:
+    with pytest.raises(InvalidSpec, match="token_ms"):
+        AuctionRequest.from_mapping(spec_of("0.002", token_ms=token_ms))
 
 
 async def test_capacity_is_a_refusal_with_the_limit(start: Start) -> None:
