@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from tokenauction import __version__
+from tokenauction.clients.cli.options import CacheGib, Model, Numerics, ReceiptFile, Runner, SpecFile
 from tokenauction.clients.cli.output import abandon_stdout, one_line, prepare_streams, show_log
 from tokenauction.clients.cli.server_commands import add_commands
+from tokenauction.clients.cli.study_commands import add_study_commands
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 
 if TYPE_CHECKING:
@@ -45,33 +46,6 @@ class RunFormat(StrEnum):
     rich = "rich"
     text = "text"
     jsonl = "jsonl"
-
-
-class SweepFormat(StrEnum):
-    """How `sweep` shows its table."""
-
-    rich = "rich"
-    json = "json"
-
-
-SpecFile = Annotated[Path, typer.Argument(help="The auction, as YAML.", show_default=False)]
-Model = Annotated[str | None, typer.Option(help="A checkpoint folder or hub name; the shipped one if left out.")]
-Runner = Annotated[
-    str,
-    typer.Option(
-        help="What computes the model: cpp, packed, cuda or transformers; auto is the fastest there is.",
-        envvar="TOKENAUCTION_RUNNER",
-    ),
-]
-Numerics = Annotated[
-    str,
-    typer.Option(
-        help="float32, bf16 or int8 weights; auto is float32 on a CPU and bf16 on a GPU.",
-        envvar="TOKENAUCTION_NUMERICS",
-    ),
-]
-CacheGib = Annotated[float, typer.Option(help="Memory for keys and values.", min=0.0, max=1e6)]
-ReceiptFile = Annotated[Path | None, typer.Option(help="Write the receipt here, as JSON lines.")]
 
 
 def run_app() -> None:
@@ -190,36 +164,6 @@ def run(
 
 
 @app.command()
-def clear(
-    file: Annotated[str, typer.Argument(help="JSON with distributions and bids; - for standard input.")] = "-",
-) -> None:
-    """Clear one step of your own distributions: aggregate, draw, price. JSON in, JSON out."""
-    from tokenauction.clients.cli.clear import clear_file
-
-    clear_file(file)
-
-
-@app.command()
-def sweep(
-    spec: SpecFile,
-    points: Annotated[int, typer.Option(help="Weights of the first agent, evenly from 0 to 1.", min=2, max=101)] = 11,
-    seeds: Annotated[int, typer.Option(help="Texts per weight and rule.", min=1, max=100_000)] = 50,
-    format: Annotated[SweepFormat, typer.Option(help="A table, or JSON.")] = SweepFormat.rich,
-    plot: Annotated[Path | None, typer.Option(help="Write a PNG plot here.")] = None,
-    model: Model = None,
-    runner: Runner = "auto",
-    numerics: Numerics = "auto",
-    cache_gib: CacheGib = 2.0,
-) -> None:
-    """Shift weight from the second agent to the first, under both rules: who is mentioned?"""
-    from tokenauction.clients.cli.compose import ModelChoice
-    from tokenauction.clients.cli.spec_file import load_spec
-    from tokenauction.clients.cli.sweep import sweep as run_sweep
-
-    run_sweep(load_spec(spec), points, seeds, format.value, plot, ModelChoice(model, runner, numerics, cache_gib))
-
-
-@app.command()
 def verify(
     receipt: Annotated[
         str,
@@ -266,6 +210,7 @@ def models_check(
     check_model(ModelChoice(_source(model), runner, numerics))
 
 
+add_study_commands(app)
 add_commands(app)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 
+from tokenauction.clients.cli.json_request import agent_id_of, fields_of, is_finite, read_request, whole_number
 from tokenauction.clients.cli.output import print_json
 from tokenauction.engine.aggregation import MAX_WEIGHT, MIN_WEIGHT, SUM_TOLERANCE
 from tokenauction.engine.clearing import Clearing, clear
@@ -30,17 +28,16 @@ from tokenauction.engine.spec import REFERENCE_ID
 FIELDS = {
     "rule", "sampler", "pricing", "seed", "step", "reference", "agents", "uniforms", "allow_unsafe", "floor"
 }  # fmt: skip
-MAX_BYTES = 2**28  # 64 agents over 150,000 tokens, every float in full, fit
 
 
 def clear_file(file: str) -> None:
     """Read a request, clear it, print the answer."""
-    print_json(clear_request(_read(file)))
+    print_json(clear_request(read_request(file)))
 
 
 def clear_request(request: Any) -> dict[str, Any]:
     """The answer to one request; raises a TokenAuctionError that names what is wrong."""
-    fields = _object(request, "the request", FIELDS)
+    fields = fields_of(request, "the request", FIELDS)
     rule, sampler, pricing = (
         fields.get("rule", "linear"), fields.get("sampler", "coupled"), fields.get("pricing", "critical_bid")
     )  # fmt: skip
@@ -51,7 +48,7 @@ def clear_request(request: Any) -> dict[str, Any]:
     ids, bids, rows = _agents(fields)
     num_agents = len(ids)
     if fields.get("reference") is not None:
-        reference = _object(fields["reference"], "reference", {"weight", "distribution"})
+        reference = fields_of(fields["reference"], "reference", {"weight", "distribution"})
         ids.append(REFERENCE_ID)
         bids.append(_number(reference, "weight", "reference", InvalidBid))
         rows.append(_distribution(reference, "reference", len(rows[0])))
@@ -108,67 +105,13 @@ def _known(value: float) -> float | None:
     return None if value != value or (isinstance(value, int) and value < 0) else value
 
 
-def _read(file: str) -> Any:
-    try:
-        content = _read_stdin() if file == "-" else _read_bytes(Path(file))
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_fields_once)
-    except InvalidInput:
-        raise
-    except OSError as error:
-        raise InvalidInput(f"{file!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidInput(f"{file!r} is not UTF-8 text") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"the request is not JSON: {error}") from None
-
-
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise InvalidInput("standard input is closed; name a file")
-    return _within_limit(sys.stdin.buffer.read(MAX_BYTES + 1))
-
-
-def _read_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return _within_limit(file.read(MAX_BYTES + 1))
-
-
-def _within_limit(content: bytes) -> bytes:
-    if len(content) > MAX_BYTES:
-        raise InvalidInput(f"the request is larger than {MAX_BYTES} bytes")
-    return content
-
-
-def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose fields are given once each: JSON leaves open which of two would count."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise InvalidInput(f"the field {next(n for n in names if names.count(n) > 1)!r} is given more than once")
-    return fields
-
-
-def _object(value: Any, where: str, allowed: set[str]) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{where} must be a JSON object, not {type(value).__name__}")
-    for name in value:
-        if name not in allowed:
-            raise InvalidInput(f"{where} has no field {name!r}; the fields are {', '.join(sorted(allowed))}")
-    return value
-
-
 def _number(fields: Mapping[str, Any], name: str, where: str, error: type[InvalidInput]) -> float:
     value = fields.get(name)
-    if not _is_finite(value) or value < 0:
+    if not is_finite(value) or value < 0:
         raise error(f"{where}: {name} must be a finite number from 0, not {value!r}")
     if error is InvalidBid and value and not MIN_WEIGHT <= value <= MAX_WEIGHT:
         raise error(f"{where}: {name} must be 0 or from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, not {value!r}")
     return float(value)
-
-
-def _is_finite(value: Any) -> TypeGuard[float]:
-    """Whether it is a number that a float can hold."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _agents(fields: Mapping[str, Any]) -> tuple[list[str], list[float], list[list[float]]]:
@@ -180,19 +123,11 @@ def _agents(fields: Mapping[str, Any]) -> tuple[list[str], list[float], list[lis
     rows: list[list[float]] = []
     for number, source in enumerate(agents):
         where = f"agents[{number}]"
-        agent = _object(source, where, {"id", "bid", "distribution"})
-        agent_id = agent.get("id")
-        if not isinstance(agent_id, str) or not _is_text(agent_id) or agent_id in {*ids, REFERENCE_ID}:
-            raise InvalidInput(f"{where}: id must be text, its own, and not {REFERENCE_ID!r}; it is {agent_id!r}")
-        ids.append(agent_id)
+        agent = fields_of(source, where, {"id", "bid", "distribution"})
+        ids.append(agent_id_of(agent, where, ids))
         bids.append(_number(agent, "bid", where, InvalidBid))
         rows.append(_distribution(agent, where, len(rows[0]) if rows else None))
     return ids, bids, rows
-
-
-def _is_text(value: str) -> bool:
-    """Whether there is any, and none of it a lone surrogate, which no encoding can write."""
-    return bool(value) and not any(0xD800 <= ord(character) < 0xE000 for character in value)
 
 
 def _check_sums(ids: list[str], bids: list[float], rows: list[list[float]]) -> None:
@@ -212,7 +147,7 @@ def _distribution(fields: Mapping[str, Any], where: str, length: int | None) -> 
     if length is not None and len(values) != length:
         raise InvalidDistribution(f"{where}: distribution has {len(values)} entries, the first one has {length}")
     for value in values:
-        if not _is_finite(value):
+        if not is_finite(value):
             raise InvalidDistribution(f"{where}: distribution holds {value!r}, which is no probability")
     return [float(value) for value in values]
 
@@ -221,11 +156,7 @@ def _randomness(
     fields: Mapping[str, Any], sampler: str, ids: list[str], vocab_size: int
 ) -> CoupledRandomness | RaceRandomness:
     """The seeded draw, or the caller's own uniforms in its place."""
-    seed, step = fields.get("seed", 0), fields.get("step", 0)
-    for name, value in (("seed", seed), ("step", step)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidInput(f"{name} must be a whole number, not {value!r}")
-    key = step_key(seed, step)
+    key = step_key(whole_number(fields, "seed"), whole_number(fields, "step"))
     given = fields.get("uniforms")
     if sampler == "race":
         if given is not None:
@@ -234,7 +165,7 @@ def _randomness(
             )
         return race_randomness([key], [ids], vocab_size)
     seeded = coupled_randomness([key], [ids])
-    uniforms = _object({} if given is None else given, "uniforms", {"token", "price", "counterfactual"})
+    uniforms = fields_of({} if given is None else given, "uniforms", {"token", "price", "counterfactual"})
     chosen: dict[str, torch.Tensor] = {}
     for name in uniforms:
         value = _number(uniforms, name, "uniforms", InvalidInput)

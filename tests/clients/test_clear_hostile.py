@@ -170,7 +170,7 @@ def test_clear_refuses_a_place_it_cannot_read(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_clear_reads_no_more_than_its_limit(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tokenauction.clients.cli.clear.MAX_BYTES", 1000)
+    monkeypatch.setattr("tokenauction.clients.cli.json_request.MAX_BYTES", 1000)
     path = tmp_path / "request.json"
     path.write_bytes(b" " * 1001)
     for result in (cli("clear", path), cli("clear", stdin=b" " * 1001), cli("clear", "/dev/zero")):

@@ -1,0 +1,61 @@
+"""The commands that study the mechanism: clear, finalize, sweep; each hands over to the file of its name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenauction.clients.cli.options import CacheGib, Model, Numerics, Runner, SpecFile
+
+
+class SweepFormat(StrEnum):
+    """How `sweep` shows its table."""
+
+    rich = "rich"
+    json = "json"
+
+
+def add_study_commands(app: typer.Typer) -> None:
+    """Put the commands of this file into an app."""
+    for command in (clear, finalize, sweep):
+        app.command()(command)
+
+
+def clear(
+    file: Annotated[str, typer.Argument(help="JSON with distributions and bids; - for standard input.")] = "-",
+) -> None:
+    """Clear one step of your own distributions: aggregate, draw, price. JSON in, JSON out."""
+    from tokenauction.clients.cli.clear import clear_file
+
+    clear_file(file)
+
+
+def finalize(
+    file: Annotated[str, typer.Argument(help="JSON with candidates and rewards; - for standard input.")] = "-",
+) -> None:
+    """Choose among your own candidate texts by the softmax auction, and price it. JSON in, JSON out."""
+    from tokenauction.clients.cli.finalize import finalize_file
+
+    finalize_file(file)
+
+
+def sweep(
+    spec: SpecFile,
+    points: Annotated[int, typer.Option(help="Weights of the first agent, evenly from 0 to 1.", min=2, max=101)] = 11,
+    seeds: Annotated[int, typer.Option(help="Texts per weight and rule.", min=1, max=100_000)] = 50,
+    format: Annotated[SweepFormat, typer.Option(help="A table, or JSON.")] = SweepFormat.rich,
+    plot: Annotated[Path | None, typer.Option(help="Write a PNG plot here.")] = None,
+    model: Model = None,
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
+    cache_gib: CacheGib = 2.0,
+) -> None:
+    """Shift weight from the second agent to the first, under both rules: who is mentioned?"""
+    from tokenauction.clients.cli.compose import ModelChoice
+    from tokenauction.clients.cli.spec_file import load_spec
+    from tokenauction.clients.cli.sweep import sweep as run_sweep
+
+    run_sweep(load_spec(spec), points, seeds, format.value, plot, ModelChoice(model, runner, numerics, cache_gib))
