@@ -2,6 +2,7 @@
 
     /v1/stream    WebSocket: Origin → room → who is it → accept → connection.py
     /v1/…         REST            /healthz  alive            /readyz  takes new auctions
+    /, /page/…    the page        /client/… its client (pages.py)
     /openapi.json, /docs          the document of the REST half
 
 A handshake that is refused gets a status and the same body as any error. It must not know uvicorn.
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi import HTTPException as FastAPIHTTPException  # which FastAPI lets through while it reads a body
@@ -29,6 +31,7 @@ from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.connection import Connection
 from tokenauction.server.context import Context
 from tokenauction.server.house import RETRY_SECONDS, House
+from tokenauction.server.pages import Pages
 from tokenauction.server.refusal import Refused
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.rest import router, status_of
@@ -38,6 +41,7 @@ STREAM_PATH = "/v1/stream"
 MAX_CONNECTIONS = 2_000  # WebSockets at a time
 MAX_BODY = 64 * 1024  # bytes of one request
 BODY_SECONDS = 10.0  # for a request's body to arrive
+OWN_NAMES = ("127.0.0.1", "localhost", "::1")  # of this machine
 
 STATUS_CODES = MappingProxyType(  # codes of errors that HTTP itself gives rise to
     {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 408: "too_slow", 413: "too_large"}
@@ -59,8 +63,9 @@ class AppSettings:
 class App:
     """The application of one server."""
 
-    def __init__(self, house: House, doorkeeper: Doorkeeper, settings: AppSettings) -> None:
+    def __init__(self, house: House, doorkeeper: Doorkeeper, settings: AppSettings, pages: Pages | None = None) -> None:
         self.settings = settings
+        self.pages = pages or Pages()
         self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper)
         self.is_ready = False
         self.connections: set[Connection] = set()
@@ -73,6 +78,8 @@ class App:
             await self._stream(scope, receive, send)
         elif not self._is_welcome(scope):
             await _json(403, "foreign_origin", "pages of this origin may not use the server")(scope, receive, send)
+        elif (page := self.pages.answer(scope)) is not None:
+            await page(scope, receive, send)
         else:
             await self._rest(scope, _Body(receive).receive, send)
 
@@ -125,13 +132,32 @@ class App:
         return await self.context.doorkeeper.identify(bearer(scope["headers"]), offers)
 
     def _is_welcome(self, scope: Scope) -> bool:
-        """Whether the page that sent this, if it was a page, may: browsers name their origin, programs do not."""
+        """Whether the page that sent this, if it was a page, may: browsers name their origin, programs do not.
+
+        Where nobody is asked for a token, the server must have been called by a name of this machine besides: another
+        name that leads here makes a foreign page look like an own one, to which a browser lets it read every answer.
+        """
+        host, origin = _header(scope, b"host"), _header(scope, b"origin")
+        if self.context.doorkeeper.is_open and host is not None:
+            if _name_of(f"//{host}") not in {*OWN_NAMES, *map(_name_of, self.settings.origins)}:
+                return False
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return True
-        origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
         port = (scope.get("server") or ("", 0))[1]
-        own = (f"http://127.0.0.1:{port}", f"http://localhost:{port}", f"http://[::1]:{port}")
-        return origin is None or origin in own or origin in self.settings.origins
+        own = (f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in OWN_NAMES)
+        return origin is None or origin in {*own, *self.settings.origins}
+
+
+def _name_of(url: str) -> str | None:
+    """The host that a URL names; None where it names none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 class _Socket:

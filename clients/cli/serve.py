@@ -7,7 +7,9 @@ import ipaddress
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import tokenauction
 from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
 from tokenauction.engine.errors import InvalidInput
@@ -19,9 +21,12 @@ from tokenauction.server.auth import Doorkeeper
 from tokenauction.server.house import House
 from tokenauction.server.ledger import Ledger
 from tokenauction.server.listener import listen
+from tokenauction.server.pages import Pages
 from tokenauction.server.serving import Limits, serve
 
 MAX_ROWS = 64
+ROOT = Path(tokenauction.__file__).parent
+PAGE_FOLDERS = {"page": ROOT / "server" / "web", "client": ROOT / "clients" / "web"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, ch
 
     house = House(new_decoder(model), prepare, ledger, play_micros=choice.play_micros, takes_seeds=choice.is_open)
     doorkeeper = Doorkeeper(ledger, is_open=choice.is_open, entropy=os.urandom, clock=time.time)
-    app = App(house, doorkeeper, choice.app)
+    app = App(house, doorkeeper, choice.app, Pages.of(PAGE_FOLDERS))
     await serve(house, app, listener, limits=choice.limits, on_ready=_say_ready)
 
 
