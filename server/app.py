@@ -138,9 +138,9 @@ class App:
         name that leads here makes a foreign page look like an own one, to which a browser lets it read every answer.
         """
         host, origin = _header(scope, b"host"), _header(scope, b"origin")
-        if self.context.doorkeeper.is_open and host is not None:
-            if _name_of(f"//{host}") not in {*OWN_NAMES, *map(_name_of, self.settings.origins)}:
-                return False
+        names = {*OWN_NAMES, *map(_name_of, self.settings.origins)}
+        if self.context.doorkeeper.is_open and host is not None and _name_of(f"//{host}") not in names:
+            return False
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return True
         port = (scope.get("server") or ("", 0))[1]

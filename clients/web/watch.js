@@ -9,7 +9,7 @@
 import { Refused } from "./errors.js";
 import { freshId } from "./requests.js";
 
-const MAX_QUEUE = 4_096; // events that wait to be iterated over; more are left with the server until half are taken
+const MAX_QUEUE = 1_024; // events that wait to be iterated over; more are left with the server until half are taken
 const ENDED = new Set(["over", "failed"]);
 
 export class Watch extends EventTarget {

@@ -54,6 +54,21 @@ async def test_post_of_another_origin_is_refused_with_403(server: ToyServer) -> 
         assert answer.status_code == 403 and answer.json()["error"]["code"] == "foreign_origin"
 
 
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "[", ""])
+async def test_open_server_is_not_called_by_a_foreign_name(server: ToyServer, host: str) -> None:
+    """A name that is made to lead here would make a foreign page an own one, which may read every answer."""
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        answer = await http.get("/v1/auctions", headers={"Host": host})
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "foreign_origin"
+        for own in ("localhost:9000", "127.0.0.1", "[::1]:1"):
+            assert (await http.get("/v1/auctions", headers={"Host": own})).status_code == 200
+
+
+async def test_closed_server_may_have_any_name(start: Start) -> None:
+    async with start(is_open=False) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        assert (await http.get("/healthz", headers={"Host": "ads.example"})).status_code == 200
+
+
 async def test_unknown_path_and_too_many_connections_are_refused(start: Start) -> None:
     async with start(settings=AppSettings(max_connections=1)) as server:
         assert await refused(f"ws{server.url.removeprefix('http')}/elsewhere") == (404, "not_found")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tokenauction.clients.cli.serve import PAGE_FOLDERS
 from tokenauction.clients.client import Client, Event
 from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.policy import Policy
@@ -28,6 +29,7 @@ from tokenauction.server.auth import Doorkeeper
 from tokenauction.server.house import House
 from tokenauction.server.ledger import Ledger
 from tokenauction.server.listener import listen
+from tokenauction.server.pages import Pages
 from tokenauction.server.serving import Limits, serve, url_of
 
 SYMBOLS = "abcdefghij ."
@@ -144,7 +146,7 @@ async def toy_server(
 
     house = House(decoder, prepare, ledger, takes_seeds=True, **options)
     doorkeeper = Doorkeeper(ledger, is_open=is_open, entropy=os.urandom, clock=clock)
-    app = App(house, doorkeeper, settings or AppSettings())
+    app = App(house, doorkeeper, settings or AppSettings(), Pages.of(PAGE_FOLDERS))
     listener = listen("127.0.0.1", 0)
     stopping, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(
