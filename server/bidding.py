@@ -19,6 +19,7 @@ from tokenauction.engine.spec import AgentSpec
 from tokenauction.server.auction_request import with_budget
 from tokenauction.server.decoding import DecoderStopped
 from tokenauction.server.house import House
+from tokenauction.server.ledger import LedgerError
 from tokenauction.server.live_auction import LiveAuction, Phase
 from tokenauction.server.refusal import Refused
 
@@ -40,12 +41,15 @@ class Bidding:
     ) -> int:
         """An agent takes part, or one that is listed is back; the step from which its bid counts.
 
-        Raises Refused (not_live, joining_closed, brief_missing, left), the engine's errors and insufficient_funds.
+        Raises Refused (not_live, join_pending, joining_closed, brief_missing, left, capacity), the engine's errors and
+        insufficient_funds.
         """
         live = self.house.find_live(auction_id)
         if agent_id in live.agents:
             return await self.bid(auction_id, agent_id, bid_micros, is_back=True)
-        if live.phase is not Phase.JOINING or agent_id in live.joining:
+        if agent_id in live.joining:
+            raise Refused("join_pending", f"the joining of {agent_id!r} has not been answered yet")
+        if live.phase is not Phase.JOINING:
             raise Refused("joining_closed", f"the time to join {auction_id} is over, and {agent_id!r} is not listed")
         if brief is None:
             raise Refused("brief_missing", "whoever joins says what it advertises: brief {name, offer}")
@@ -57,14 +61,23 @@ class Bidding:
             raise Refused("capacity", f"the model has {self.house.decoder.model.max_rows} rows, which are taken")
         live.joining.add(agent_id)
         try:
-            await self.house.play_money.give([agent_id])
-            await self.house.ledger.hold(auction_id, agent_id, agent.budget_micros or 0)
+            await self._put_down(live, agent)
         finally:
             live.joining.discard(agent_id)
-        if live.phase is not Phase.JOINING:  # what is held comes back with the settlement
-            raise Refused("joining_closed", f"the time to join {auction_id} ended meanwhile")
-        live.agents[agent_id] = agent
         return 0
+
+    async def _put_down(self, live: LiveAuction, agent: AgentSpec) -> None:
+        """Hold the budget of an agent that joins, and keep its brief; then it takes part."""
+        order = next(self._orders)
+        await self.house.play_money.give([agent.id])
+        budget = agent.budget_micros or 0
+        await self.house.ledger.join(live.auction_id, agent.id, budget, agent.bid_micros, agent.to_mapping())
+        if live.phase is not Phase.JOINING:  # what is held comes back with the settlement
+            with suppress(LedgerError):  # it has settled
+                await self.house.ledger.leave(live.auction_id, agent.id)
+            raise Refused("joining_closed", f"the time to join {live.auction_id} ended meanwhile")
+        live.applied[agent.id] = order
+        live.agents[agent.id] = agent
 
     async def bid(
         self, auction_id: str, agent_id: str, bid_micros: int, bid_id: str | None = None, *, is_back: bool = False
@@ -99,7 +112,9 @@ class Bidding:
         if agent_id not in live.agents or agent_id in live.left:
             raise Refused("unknown_agent", f"{agent_id!r} takes no part in {auction_id}")
         if live.phase is Phase.JOINING:
-            del live.agents[agent_id]
+            await self.house.ledger.leave(auction_id, agent_id)
+        if live.phase is Phase.JOINING:
+            live.agents.pop(agent_id, None)
             return 0
         live.left.add(agent_id)
         await live.started.wait()

@@ -114,7 +114,7 @@ class House:
         live.agents = {agent.id: agent for agent in request.agents}
         performance = None if request.tmax_join_ms else await self.perform(live, request.spec_of(request.agents))
         promise = commitment(live.seed.value, live.seed.nonce, {"spec": {**request.to_mapping(), "seed": None}})
-        document = document_of(live)
+        document = live.document
         digest = hashlib.sha256(canonical([owner, request.to_mapping()])).hexdigest()
         scoped = None if key is None else f"{owner}/{key}"
         await self.play_money.give(request.holds)
@@ -123,7 +123,7 @@ class House:
             return Accepted(outcome.auction_id, True)
         self.adopt(live)
         if performance is None:
-            self.spawn(self._let_join(live))
+            self.let_join(live)
         else:
             await self.begin(live, performance)
         return Accepted(auction_id, False)
@@ -157,10 +157,16 @@ class House:
         await self.thread.call(partial(self.decoder.enqueue, performance))
         live.started.set()
 
-    async def _let_join(self, live: LiveAuction) -> None:
+    def let_join(self, live: LiveAuction) -> None:
+        """Agents may join until the time for it, which began with the auction, is over."""
+        _, now = self.decoder.stamp()
+        limit = live.request.tmax_join_ms / 1000
+        self.spawn(self._begin_after(live, min(max(live.created_at + limit - now, 0.0), limit)))
+
+    async def _begin_after(self, live: LiveAuction, seconds: float) -> None:
         """Wait until the time to join is over; then begin with whoever is there."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(live.request.tmax_join_ms / 1000):
+            async with asyncio.timeout(seconds):
                 await live.no_more_joins.wait()
         if live.phase is not Phase.JOINING:
             return
@@ -288,10 +294,3 @@ class House:
     def _look_idle(self) -> None:
         if not self.live and not self._num_creating:
             self._idle.set()
-
-
-def document_of(live: LiveAuction) -> dict[str, Any]:
-    """What the ledger keeps of an auction so that it can go on after a crash; it holds the seed, so it is private."""
-    seed = {"value": f"{live.seed.value:064x}", "nonce": live.seed.nonce.hex(), "source": live.seed.source}
-    request = {**live.request.to_mapping(), "seed": None}
-    return {"owner": live.owner, "created_at": live.created_at, "seed": seed, "request": request}

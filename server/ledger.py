@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection
 
-from tokenauction.server import access_tokens, accounts, bid_book, escrow, journal
+from tokenauction.server import access_tokens, accounts, bid_book, escrow, join_book, journal
 from tokenauction.server.access_tokens import Grant, Token
 from tokenauction.server.accounts import Account, Entry, is_id
 from tokenauction.server.auction_record import AuctionRecord, read_auction, read_auctions, read_open_auctions
@@ -129,12 +129,21 @@ class Ledger:
         journal.to_json(spec)  # what is no JSON is the caller's fault, and is said here
         return await self._write(lambda c: escrow.create(c, new, self._clock()), is_of_auctions=True)
 
-    async def hold(self, auction_id: str, agent_id: str, micros: int) -> None:
-        """Hold at least so much of an agent for an open auction; where as much is held already, nothing happens.
+    async def join(
+        self, auction_id: str, agent_id: str, micros: int, bid_micros: int, document: Mapping[str, Any]
+    ) -> None:
+        """Hold at least so much of an agent for an open auction, and keep its bid and, for recovery, the `document`.
 
         Raises LedgerError (no_auction, not_open, insufficient_funds, invalid_amount, invalid_id).
         """
-        await self._write(lambda c: escrow.hold(c, auction_id, agent_id, micros, self._clock()), is_of_auctions=True)
+        await self._write(
+            lambda c: join_book.join(c, auction_id, agent_id, micros, bid_micros, document, self._clock()),
+            is_of_auctions=True,
+        )
+
+    async def leave(self, auction_id: str, agent_id: str) -> None:
+        """An agent that had joined takes no part after all; LedgerError (no_auction, not_open, invalid_id)."""
+        await self._write(lambda c: join_book.leave(c, auction_id, agent_id, self._clock()), is_of_auctions=True)
 
     async def accept_bid(self, auction_id: str, agent_id: str, bid_micros: int, bid_id: str | None = None) -> bool:
         """Keep a bid; False where this `bid_id` came before with this amount: then nothing is to change.
@@ -180,6 +189,10 @@ class Ledger:
     async def bids(self, auction_id: str) -> dict[str, int]:
         """Each agent's last accepted bid, in micros."""
         return await self._database.read(partial(bid_book.read_last, auction_id=auction_id))
+
+    async def joins(self, auction_id: str) -> list[tuple[str, dict[str, Any] | None]]:
+        """Every joining with its document, every leaving before the text with None, in order."""
+        return await self._database.read(partial(join_book.read, auction_id=auction_id))
 
     async def holds(self, auction_id: str) -> dict[str, int]:
         """What was held of each agent for this auction, in micros: the most that it can owe."""

@@ -72,6 +72,13 @@ class LiveAuction:
     def is_live(self) -> bool:
         return self.phase in (Phase.JOINING, Phase.RUNNING)
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the ledger keeps of it so that it can go on after a crash; it holds the seed, so it is private."""
+        seed = {"value": f"{self.seed.value:064x}", "nonce": self.seed.nonce.hex(), "source": self.seed.source}
+        request = {**self.request.to_mapping(), "seed": None}
+        return {"owner": self.owner, "created_at": self.created_at, "seed": seed, "request": request}
+
     def tell(self, event: Event) -> asyncio.Future[int]:
         """Publish one of the engine's events at once; the future resolves when it is durable."""
         lines = event.receipt[-1:]

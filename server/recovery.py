@@ -1,8 +1,10 @@
 """After a crash: every auction that the ledger holds open goes on, settles or is voided, by this rule.
 
     what is durable                       what is done
+    its request, which cannot be read         void
     nothing of its text, nobody could join    it begins, with the seed it was created with
-    nothing of its text, agents could join    void: who had joined is not known
+    nothing of its text, agents could join    they may for what is left of that time, those who had joined are in it
+    the beginning of a void                   void
     its `auction.settled`                     the settlement is posted as it says
     anything else                             it goes on behind its last durable token, in a new epoch
     … and the model is another                cancelled there: what is durable is charged and settled
@@ -15,13 +17,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tokenauction.engine.errors import ReceiptError, TokenAuctionError
 from tokenauction.engine.performance import Performance, Seed
 from tokenauction.engine.resumption import settle_as_recorded
-from tokenauction.engine.spec import AuctionSpec
+from tokenauction.engine.spec import AgentSpec, AuctionSpec
 from tokenauction.models.base import ModelError
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.house import House
@@ -37,13 +40,17 @@ async def recover(house: House) -> int:
     """Take up every open auction of the house's ledger, before anybody is served; how many there were."""
     records = await house.ledger.open_auctions()
     for record in records:
+        events = [event async for event in house.ledger.events(record.auction_id)]
+        if events and events[-1]["type"] == "auction.settled":
+            await house.post(record.auction_id, events[-1])
+            continue
         try:
             live = _restore(house, record)
+            await _take_up_agents(house, live)
         except (TokenAuctionError, KeyError, TypeError, ValueError) as error:
             log.error("%s is void: what it was created with cannot be read: %s", record.auction_id, error)
-            await house.ledger.void(record.auction_id, "unreadable")
+            await _void_unreadable(house, record.auction_id, events)
             continue
-        events = [event async for event in house.ledger.events(record.auction_id)]
         await _recover_one(house, live, events)
     return len(records)
 
@@ -61,23 +68,45 @@ def _restore(house: House, record: AuctionRecord) -> LiveAuction:
 
 
 async def _recover_one(house: House, live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:
-    last = events[-1]["type"] if events else ""
-    if last == "auction.settled":
-        await house.post(live.auction_id, events[-1])
-        return
     house.adopt(live)
     if any(event["type"] == "auction.created" for event in events):
         await _go_on(house, live, events)
-    elif live.request.tmax_join_ms or events:
+    elif events:
         _take_up_stream(live, events)
-        await house.void(live, "interrupted", "the server stopped while agents joined: nothing is charged")
+        await house.void(live, "interrupted", "the server stopped while it voided the auction: nothing is charged")
+    elif live.request.tmax_join_ms:
+        house.let_join(live)
     else:
         try:
-            performance = await house.perform(live, live.request.spec_of(live.request.agents))
+            performance = await house.perform(live, live.request.spec_of(tuple(live.agents.values())))
         except (TokenAuctionError, ModelError) as error:
             await house.void(live, "interrupted", f"the model that the server has now cannot write it: {error}")
         else:
             await house.begin(live, performance)
+
+
+async def _void_unreadable(house: House, auction_id: str, events: Sequence[Mapping[str, Any]]) -> None:
+    """Give back what is held, and end the stream as every stream ends."""
+    event_id, time = house.decoder.stamp()
+    seq, epoch = len(events), max((event["epoch"] for event in events), default=0) + 1
+    sponsors = events[0]["disclosure"] if events else {"sponsored": True, "by": []}
+    settled: dict[str, Any] = {"type": "auction.settled", "event_id": event_id, "auction_id": auction_id, "time": time}
+    settled |= {"seq": seq, "epoch": epoch, "disclosure": sponsors, "finish_reason": "error", "posted": False}
+    settled |= {"num_tokens": 0, "text": "", "voids": [], "currency": "", "agents": [], "receipt_head": None}
+    await house.ledger.append(auction_id, epoch, seq, settled)
+    await house.ledger.void(auction_id, "unreadable")
+
+
+async def _take_up_agents(house: House, live: LiveAuction) -> None:
+    """Who took part when the server stopped; where the text had begun, its first event says it."""
+    for agent_id, document in await house.ledger.joins(live.auction_id):
+        if document is None:
+            live.agents.pop(agent_id, None)
+        else:
+            live.agents[agent_id] = AgentSpec.from_mapping(document, "brief")
+    for agent_id, bid_micros in (await house.ledger.bids(live.auction_id)).items():
+        if agent_id in live.agents:
+            live.agents[agent_id] = replace(live.agents[agent_id], bid_micros=bid_micros)
 
 
 async def _go_on(house: House, live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> None:

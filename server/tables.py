@@ -1,8 +1,8 @@
 """The ledger's tables; what each row is. They must not know how rows come about.
 
-Whatever says what happened is only ever added: accounts, transfers, entries, holds, bids, keys and events. Triggers
-(migrations/) refuse to change or delete them, and refuse a transfer that does not sum to zero. Only an auction's state
-and an access token's revocation are set later, once.
+Whatever says what happened is only ever added: accounts, transfers, entries, holds, joins, bids, keys and events.
+Triggers (migrations/) refuse to change or delete them, and refuse a transfer that does not sum to zero. Only an
+auction's state and an access token's revocation are set later, once.
 """
 
 from __future__ import annotations
@@ -99,6 +99,15 @@ holds = _table(  # what is held of an agent is the sum of its rows
     CheckConstraint("micros >= 0", "holds_micros"),
     Index("ix_holds_auction", "auction_id", "agent_id"),
     Index("ix_holds_agent", "agent_id"),
+)
+joins = _table(  # before the text begins, in order
+    "joins",
+    Column("join_number", whole, primary_key=True),
+    _auction_id(),
+    Column("agent_id", Text, nullable=False),
+    Column("document", Text),  # private JSON: the agent as it takes part; null where it has left again
+    Column("created_at", seconds, nullable=False),
+    Index("ix_joins_auction", "auction_id", "join_number"),
 )
 bids = _table(
     "bids",

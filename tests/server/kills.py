@@ -1,9 +1,10 @@
 """A server that is killed at a random moment and started again: nothing acknowledged is lost, nothing charged twice.
 
-    python -m tests.server.kills --moments 50 [--first 0]
+    python -m tests.server.kills --moments 50 [--first 0] [--joining]
 
 Three auctions run, watched, one of them bid on; the server gets SIGKILL; a second one finishes on the same ledger. Then
-the streams, the texts, every receipt and every account are checked. Run it at the root of the checkout.
+the streams, the texts, every receipt and every account are checked. With --joining the signal comes while agents join.
+Run it at the root of the checkout.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from tests.server.toy_server import FUNDS, in_stream, spec_of, toy_server
 from tokenauction.clients.client import Client, Event
 from tokenauction.engine.verification import verify
 from tokenauction.server.ledger import Ledger
-from tokenauction.server.wire import BidUpdate, encode
+from tokenauction.server.wire import AgentJoin, BidUpdate, Brief, encode
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STEP_SECONDS = 0.004
+NUM_JOINING = 4
+BIDS = {f"agent{place}": f"0.00{place + 1}" for place in range(NUM_JOINING)}
 
 
 @dataclass
@@ -148,6 +151,54 @@ async def bid_on(client: Client, auction_id: str, accepted: list[tuple[str, int]
         return
 
 
+async def kill_while_agents_join(folder: Path, moment: int) -> int:
+    """One kill between the first joining and the last; how many had been acknowledged when it came."""
+    chance = random.Random(moment)
+    spec = {**spec_of(max_tokens=40, seed=moment), "tmax_join_ms": 1_500}
+    joined: set[tuple[str, str]] = set()
+    async with toy_process(folder) as server:
+        ids = [(await server.client.begin(spec))["auction_id"] for _ in range(2)]
+        joining = [asyncio.create_task(join_all(server.client, auction_id, joined)) for auction_id in ids]
+        num_awaited = chance.randrange(2 * NUM_JOINING)
+        while len(joined) < num_awaited and not all(task.done() for task in joining):
+            await asyncio.wait(joining, timeout=0.001)
+        await asyncio.wait(joining, timeout=chance.random() * 0.01)
+        await server.end(signal.SIGKILL)
+        await asyncio.gather(*joining)
+    acknowledged = frozenset(joined)
+    async with toy_process(folder) as server:
+        await asyncio.gather(*(join_all(server.client, auction_id, joined) for auction_id in ids))
+        streams: list[list[Event]] = [[], []]
+        pairs = zip(ids, streams, strict=True)
+        await asyncio.gather(*(watch_until_lost(server.client, *pair) for pair in pairs))
+        assert await server.end(signal.SIGTERM) == 0
+    await check(folder, ids)
+    for auction_id, events in zip(ids, streams, strict=True):
+        rows = events[0]["rows"]
+        assert {agent_id for known, agent_id in joined if known == auction_id} <= set(rows), "who was told is in it"
+        assert events[0]["disclosure"]["by"] and [event["seq"] for event in events] == list(range(42))
+        bids = {agent["id"]: agent["bid"] for agent in events[0]["spec"]["agents"]}
+        assert bids == {agent_id: BIDS[agent_id] for agent_id in rows}
+    return len(acknowledged)
+
+
+async def join_all(client: Client, auction_id: str, joined: set[tuple[str, str]]) -> None:
+    """Join as one agent after the other, again where it was acknowledged; keep whoever is acknowledged."""
+    try:
+        async with client.connection() as socket:
+            for place, agent_id in enumerate(BIDS):
+                brief = Brief(f"Name{place}", "offer")
+                bid_micros = 1_000 * (place + 1)
+                join = AgentJoin(auction_id=auction_id, agent_id=agent_id, bid_micros=bid_micros, brief=brief)
+                await socket.send(encode(join).decode())
+                while b'"agent.joined"' not in (message := await socket.recv(decode=False)):
+                    if b'"error"' in message:
+                        return
+                joined.add((auction_id, agent_id))
+    except Exception:  # noqa: BLE001  # however a killed server shows itself
+        return
+
+
 async def check(folder: Path, ids: list[str]) -> None:
     """The ledger is in order, and everything has settled as its receipts say."""
     ledger = await Ledger.open(f"sqlite+aiosqlite:///{folder / 'ledger.db'}")
@@ -172,11 +223,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--joining", action="store_true", help="kill while agents join")
     options = parser.parse_args()
+    kill = kill_while_agents_join if options.joining else kill_and_resume
     for moment in range(options.first, options.first + options.moments):
         with tempfile.TemporaryDirectory(prefix="tokenauction-kills-") as folder:
-            killed_at = asyncio.run(kill_and_resume(Path(folder), moment))
-        print(f"moment {moment}: killed behind {killed_at} events; all is well", flush=True)
+            killed_at = asyncio.run(kill(Path(folder), moment))
+        what = "joinings" if options.joining else "events"
+        print(f"moment {moment}: killed behind {killed_at} {what}; all is well", flush=True)
     print(f"{options.moments} kills: nothing acknowledged was lost, nothing was charged twice")
 
 

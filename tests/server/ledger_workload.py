@@ -25,6 +25,7 @@ from tokenauction.server.journal import to_json
 from tokenauction.server.ledger import Created, Ledger, Replayed
 
 AGENTS = ("palm", "reef", "volcano")
+BRIEF = {"name": "Volcano"}
 NUM_TOKENS = 24  # of one auction; a bid is accepted behind every fourth
 Acknowledgement = dict[str, Any]
 
@@ -58,8 +59,8 @@ class Workload:
         made = await self.ledger.create_auction(name, {"name": name}, holds, f"key-{name}", "asked", "sealed")
         assert made == Created(name)
         self.acknowledge({"is": "auction", "name": name, "holds": holds})
-        await self.ledger.hold(name, AGENTS[2], 3_000)
-        self.acknowledge({"is": "hold", "name": name, "agent": AGENTS[2], "micros": 3_000})
+        await self.ledger.join(name, AGENTS[2], 3_000, 5, BRIEF)
+        self.acknowledge({"is": "joined", "name": name, "agent": AGENTS[2], "micros": 3_000})
         owed = dict.fromkeys(AGENTS, 0)
         last = None
         for seq in range(NUM_TOKENS):
@@ -137,8 +138,9 @@ async def _has(ledger: Ledger, name: str, a: Acknowledgement) -> bool:
     if a["is"] == "auction":
         again = await ledger.create_auction(name, {"name": name}, a["holds"], f"key-{name}", "asked", "sealed")
         return again == Replayed(name) and all(held.get(agent, -1) >= micros for agent, micros in a["holds"].items())
-    if a["is"] == "hold":
-        return held.get(a["agent"], -1) >= a["micros"]
+    if a["is"] == "joined":
+        has_joined = (a["agent"], BRIEF) in await ledger.joins(name)
+        return has_joined and held.get(a["agent"], -1) >= a["micros"] and a["agent"] in await ledger.bids(name)
     if a["is"] == "bid":  # one that is there is a replay; on an auction that has ended, one that is not is refused
         return not await ledger.accept_bid(name, a["agent"], a["micros"], a["bid_id"])
     if a["is"] == "settled":

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.server.kills import check, kill_and_resume, toy_process, watch_until_lost
+from tests.server.kills import check, kill_and_resume, kill_while_agents_join, toy_process, watch_until_lost
 from tests.server.toy_server import spec_of
 
 from tokenauction.clients.client import Event, ServerError
@@ -45,3 +45,9 @@ async def test_stopped_server_finishes_its_auctions_and_takes_no_new_ones(tmp_pa
 @pytest.mark.parametrize("moment", range(5))
 async def test_killed_server_goes_on_where_the_ledger_ends(tmp_path: Path, moment: int) -> None:
     await kill_and_resume(tmp_path, moment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(2))
+async def test_server_killed_while_agents_join_goes_on_with_those_it_had_told(tmp_path: Path, moment: int) -> None:
+    await kill_while_agents_join(tmp_path, moment)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from tokenauction.server.ledger import Created, Ledger, LedgerError, Replayed
 
 NOW = 1_000.0
+BRIEF = {"name": "Palm"}
 
 
 class Clock:
@@ -137,7 +138,7 @@ async def test_account_has_an_id_that_every_database_takes(ledger: Ledger, accou
 @pytest.mark.parametrize("auction", ["", "@house", "a\0b", "\ud800", "a" * 257, 7])
 async def test_auction_has_an_id_that_every_database_takes(ledger: Ledger, auction: Any) -> None:
     assert await refusal(create(ledger, auction)) == "invalid_id"
-    assert await refusal(ledger.hold(auction, "palm", 1)) == "invalid_id"
+    assert await refusal(ledger.join(auction, "palm", 1, 5, BRIEF)) == "invalid_id"
     assert await refusal(ledger.accept_bid(auction, "palm", 1)) == "invalid_id"
     assert await refusal(ledger.settle(auction, {}, "head")) == "invalid_id"
     assert await refusal(ledger.void(auction, "cancelled")) == "invalid_id"
@@ -176,15 +177,34 @@ async def test_creation_without_funds_leaves_nothing(ledger: Ledger) -> None:
 async def test_agent_that_joins_later_is_held_as_much_as_it_declares(ledger: Ledger) -> None:
     await ledger.deposit("palm", 100, "wire 1")
     await create(ledger)
-    await ledger.hold("text", "palm", 40)
-    await ledger.hold("text", "palm", 40)
-    await ledger.hold("text", "palm", 30)
+    await ledger.join("text", "palm", 40, 5, BRIEF)
+    await ledger.join("text", "palm", 40, 5, BRIEF)
+    await ledger.join("text", "palm", 30, 5, BRIEF)
     assert await ledger.holds("text") == {"palm": 40}
-    await ledger.hold("text", "palm", 100)
+    await ledger.join("text", "palm", 100, 5, BRIEF)
     assert await ledger.holds("text") == {"palm": 100}
-    assert await refusal(ledger.hold("text", "palm", 101)) == "insufficient_funds"
+    assert await refusal(ledger.join("text", "palm", 101, 5, BRIEF)) == "insufficient_funds"
     await ledger.void("text", "cancelled")
     assert (await ledger.balances())["palm"] == 100
+
+
+async def test_joinings_are_kept_in_order_with_their_bids_and_leavings(ledger: Ledger) -> None:
+    await ledger.deposit("palm", 100, "wire 1")
+    await create(ledger)
+    await ledger.join("text", "palm", 40, 7, {"name": "Palm"})
+    assert await ledger.bids("text") == {"palm": 7}
+    await ledger.leave("text", "palm")
+    await ledger.join("text", "palm", 30, 8, {"name": "Palm", "bid": "0.1"})
+    assert await refusal(ledger.join("text", "palm", 101, 9, BRIEF)) == "insufficient_funds"
+    assert await refusal(ledger.join("text", "palm", 30, -1, BRIEF)) == "invalid_amount"
+    assert await refusal(ledger.leave("nothing", "palm")) == "no_auction"
+    joined = [("palm", {"name": "Palm"}), ("palm", None), ("palm", {"name": "Palm", "bid": "0.1"})]
+    assert await ledger.joins("text") == joined
+    assert (await ledger.bids("text"), await ledger.holds("text")) == ({"palm": 8}, {"palm": 40})
+    assert (await ledger.balances())["palm"] == 60
+    await ledger.void("text", "cancelled")
+    assert await refusal(ledger.leave("text", "palm")) == "not_open"
+    assert await ledger.joins("text") == joined and await ledger.audit() == []
 
 
 async def test_nobody_owes_more_than_is_held(ledger: Ledger) -> None:
@@ -193,7 +213,7 @@ async def test_nobody_owes_more_than_is_held(ledger: Ledger) -> None:
     await tell(ledger, "text", {"palm": 10})
     assert await refusal(tell(ledger, "text", {"palm": 1})) == "hold_exceeded"
     assert await refusal(tell(ledger, "text", {"reef": 1})) == "hold_exceeded"
-    await ledger.hold("text", "palm", 11)
+    await ledger.join("text", "palm", 11, 5, BRIEF)
     await tell(ledger, "text", {"palm": 1})
     assert await ledger.audit() == []
 
@@ -267,7 +287,7 @@ async def test_void_gives_everything_back_once(ledger: Ledger) -> None:
     assert record is not None and (record.state, record.reason, record.head) == ("void", "failed", None)
     assert await refusal(ledger.settle("text", {}, "head")) == "not_open"
     assert await refusal(ledger.append("text", 1, 1, {})) == "not_open"
-    assert await refusal(ledger.hold("text", "palm", 1)) == "not_open"
+    assert await refusal(ledger.join("text", "palm", 1, 5, BRIEF)) == "not_open"
     assert await ledger.audit() == []
 
 

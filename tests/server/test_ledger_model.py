@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from tokenauction.server.ledger import Created, Ledger, LedgerError, Replayed
 
 AGENTS = ("palm", "reef")
+BRIEF = {"name": "Palm"}
 agents = st.sampled_from(AGENTS)
 amounts = st.integers(0, 40)
 few = st.sampled_from(("one", "two", "three"))
@@ -32,6 +33,7 @@ class Modelled:
     epoch: int = 1
     owed: dict[str, int] = field(default_factory=dict)
     bids: dict[str, int] = field(default_factory=dict)
+    joins: list[tuple[str, dict[str, str] | None]] = field(default_factory=list)
     bid_ids: dict[tuple[str, str], int] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
 
@@ -107,9 +109,9 @@ class LedgerMachine(RuleBasedStateMachine):
         return name
 
     @rule(name=auctions, agent=agents, micros=amounts)
-    def hold(self, name: str, agent: str, micros: int) -> None:
+    def join(self, name: str, agent: str, micros: int) -> None:
         auction, more = self.modelled[name], max(micros - self.modelled[name].held.get(agent, 0), 0)
-        done = self.do(self.ledger.hold(name, agent, micros))
+        done = self.do(self.ledger.join(name, agent, micros, 5, BRIEF))
         if auction.state != "open":
             assert done == "not_open"
         elif more > self.funds[agent]:
@@ -118,6 +120,15 @@ class LedgerMachine(RuleBasedStateMachine):
             assert done is None
             self.funds[agent] -= more
             auction.held[agent] = auction.held.get(agent, 0) + more
+            auction.bids[agent] = 5
+            auction.joins.append((agent, BRIEF))
+
+    @rule(name=auctions, agent=agents)
+    def leave(self, name: str, agent: str) -> None:
+        auction = self.modelled[name]
+        assert self.do(self.ledger.leave(name, agent)) == (None if auction.state == "open" else "not_open")
+        if auction.state == "open":
+            auction.joins.append((agent, None))
 
     @rule(name=auctions, agent=agents, micros=amounts, bid_id=st.none() | few)
     def bid(self, name: str, agent: str, micros: int, bid_id: str | None) -> None:
@@ -222,11 +233,13 @@ class LedgerMachine(RuleBasedStateMachine):
         async def everything() -> tuple[Any, ...]:
             ledger = self.ledger
             events = [event async for event in ledger.events(name)]
-            return events, await ledger.bids(name), await ledger.holds(name), await ledger.auction(name)
+            books = (await ledger.bids(name), await ledger.holds(name), await ledger.joins(name))
+            return events, *books, await ledger.auction(name)
 
         auction = self.modelled[name]
-        events, bids, held, record = self.do(everything())
+        events, bids, held, joins, record = self.do(everything())
         assert (events, bids, held, record.state) == (auction.events, auction.bids, auction.held, auction.state)
+        assert joins == auction.joins
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
