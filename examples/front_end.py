@@ -1,6 +1,6 @@
 """A front end in 20 lines: begin an auction on a server and show the text as it is written.
 
-tokenauction serve --play-money 1          (in another terminal)
+tokenauction serve                         (in another terminal)
 python examples/front_end.py
 """
 

@@ -102,11 +102,19 @@ def demo(
     ] = 0.12,
     runner: Runner = "auto",
     numerics: Numerics = "auto",
+    web: Annotated[bool, typer.Option("--web", help="On a page in the browser, to steer it and look into it.")] = False,
 ) -> None:
     """Watch Alpha Airlines and Beta Resort write one ad about Hawaii together."""
     from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.run import demo as run_demo
 
+    if web:
+        from tokenauction.clients.cli.serve import demo_on_a_page
+
+        if receipt is not None:
+            raise InvalidInput("--receipt is for the terminal; with --web the page has receipts to download")
+        demo_on_a_page(ModelChoice(None, runner, numerics))
+        return
     run_demo(seed, receipt, pace, ModelChoice(None, runner, numerics))
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import sys
+import tempfile
 import time
+import webbrowser
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tokenauction
@@ -25,6 +29,7 @@ from tokenauction.server.pages import Pages
 from tokenauction.server.serving import Limits, serve
 
 MAX_ROWS = 64
+PLAY_MICROS = 100_000_000  # of every new account on a server that anybody on this machine may use
 ROOT = Path(tokenauction.__file__).parent
 PAGE_FOLDERS = {"page": ROOT / "server" / "web", "client": ROOT / "clients" / "web"}
 
@@ -37,6 +42,7 @@ class ServerChoice:
     limits: Limits
     is_open: bool  # no token is asked for
     play_micros: int
+    shows_page: bool = False  # in the browser of whoever started it, if there is one
 
 
 def serve_forever(
@@ -47,19 +53,30 @@ def serve_forever(
     *,
     auth: bool | None,
     origins: list[str],
-    play_micros: int,
+    play_micros: int | None,
     drain_seconds: float,
 ) -> None:
     """Load the model, then serve; returns after a drain. Raises InvalidInput for an open door to the world.
 
-    `auth` None asks for tokens everywhere but on loopback.
+    `auth` None asks for tokens everywhere but on loopback; `play_micros` None gives PLAY_MICROS where nobody is asked.
     """
     is_open = is_loopback(host) if auth is None else not auth
     if is_open and not is_loopback(host):
         raise InvalidInput(f"--no-auth is for 127.0.0.1, not {host}; make tokens with: tokenauction token create")
     model = choice.load(max_rows=MAX_ROWS)
+    if play_micros is None:
+        play_micros = PLAY_MICROS if is_open else 0
     settings = ServerChoice(AppSettings(tuple(origins)), Limits(drain_seconds), is_open, play_micros)
     asyncio.run(_serve(host, port, ledger_url, model, settings))
+
+
+def demo_on_a_page(choice: ModelChoice, port: int = 0) -> None:
+    """Serve the page on 127.0.0.1 until Ctrl-C, with play money and a ledger that is thrown away."""
+    model = choice.load(max_rows=MAX_ROWS)
+    settings = ServerChoice(AppSettings(), Limits(drain_seconds=5), True, PLAY_MICROS, shows_page=True)
+    with tempfile.TemporaryDirectory(prefix="tokenauction-") as folder:
+        ledger = f"sqlite+aiosqlite:///{Path(folder) / 'ledger.db'}"
+        asyncio.run(_serve("127.0.0.1", port, ledger, model, settings))
 
 
 async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, choice: ServerChoice) -> None:
@@ -76,11 +93,14 @@ async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, ch
     house = House(new_decoder(model), prepare, ledger, play_micros=choice.play_micros, takes_seeds=choice.is_open)
     doorkeeper = Doorkeeper(ledger, is_open=choice.is_open, entropy=os.urandom, clock=time.time)
     app = App(house, doorkeeper, choice.app, Pages.of(PAGE_FOLDERS))
-    await serve(house, app, listener, limits=choice.limits, on_ready=_say_ready)
+    await serve(house, app, listener, limits=choice.limits, on_ready=partial(_say_ready, shows_page=choice.shows_page))
 
 
-def _say_ready(url: str) -> None:
+def _say_ready(url: str, *, shows_page: bool) -> None:
     print(one_line(f"serving on {url} (stop with Ctrl-C: what runs is finished first)"), flush=True)
+    has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ))
+    if shows_page and has_screen:  # without one, a browser would take the terminal over
+        webbrowser.open(url)
 
 
 def is_loopback(host: str) -> bool:

@@ -38,10 +38,15 @@ def serve(
         bool | None, typer.Option("--auth/--no-auth", help="Ask for tokens; the default, except on 127.0.0.1.")
     ] = None,
     origin: Annotated[list[str] | None, typer.Option(help="Whose pages may connect; may be repeated.")] = None,
-    play_money: Annotated[str, typer.Option(help="What every new account begins with; for trying out.")] = "0",
+    play_money: Annotated[
+        str | None,
+        typer.Option(
+            help="What every new account begins with; 100 where no token is asked for, else 0.", show_default=False
+        ),
+    ] = None,
     drain_seconds: Annotated[float, typer.Option(help="For running auctions to finish.", min=0, max=3600)] = 60.0,
 ) -> None:
-    """Serve auctions: live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
+    """Serve auctions: a page, live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
     from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.ledger import ledger_url
     from tokenauction.clients.cli.serve import serve_forever
@@ -54,7 +59,7 @@ def serve(
         ModelChoice(model, runner, numerics, cache_gib),
         auth=auth,
         origins=origin or [],
-        play_micros=to_micros(play_money, "--play-money"),
+        play_micros=None if play_money is None else to_micros(play_money, "--play-money"),
         drain_seconds=drain_seconds,
     )
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,7 +38,7 @@ async def run(*arguments: str) -> tuple[str, str]:
 
 async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path) -> None:
     ledger = str(tmp_path / "ledger.db")
-    server = await start(*CLI, "serve", "--port", "0", "--ledger", ledger, "--play-money", "1")
+    server = await start(*CLI, "serve", "--port", "0", "--ledger", ledger)
     assert server.stdout is not None, "its output is a pipe"
     url = (await server.stdout.readline()).decode().split()[2]
     try:
@@ -66,3 +67,17 @@ async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path
         server.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
             assert await server.wait() == 0
+
+
+async def test_demo_on_a_page_says_where_it_is_and_leaves_no_ledger_behind(tmp_path: Path) -> None:
+    demo = await start(*CLI, "demo", "--web")
+    assert demo.stdout is not None, "its output is a pipe"
+    url = (await demo.stdout.readline()).decode().split()[2]
+    try:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            assert (await http.get("/client/tokenauction.js")).status_code == 200
+        assert (await run("examples/front_end.py", url))[0].splitlines()[-1].startswith("sponsored by")
+    finally:
+        demo.send_signal(signal.SIGINT)
+        async with asyncio.timeout(30):
+            assert await demo.wait() == 0
