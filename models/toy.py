@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,8 +22,6 @@ from torch import Tensor
 from tokenauction.models import base
 from tokenauction.models.admissions import Admissions, Admitting
 from tokenauction.models.tokenizer import TextStream
-
-NextToken = Callable[[Sequence[int]], Float64[Tensor, " tokens"]]  # tokens so far -> ln p(next token | tokens so far)
 
 
 class ToyTokenizer:
@@ -172,113 +170,3 @@ class ToyModel(Admitting):
     def _logits(self, gangs: Sequence[base.Gang]) -> Float64[Tensor, "rows vocab"]:
         rows = [self._tables[gang][:, ([self.world.end] + self._texts[gang])[-1]] for gang in gangs]
         return torch.cat([torch.empty(0, self.vocab_size, dtype=torch.float64), *rows])
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """A law of texts of at most `steps` tokens whose next token depends on the step and on the previous token alone."""
-
-    log_probs: Float64[Tensor, "steps states tokens"]
-
-    @classmethod
-    def of_table(cls, table: Float64[Tensor, "states tokens"], num_steps: int) -> Chain:
-        """The law of texts of a bigram model, cut after `num_steps` tokens."""
-        return cls(table.expand(num_steps, *table.shape))
-
-    @property
-    def end(self) -> int:
-        return self.log_probs.shape[-1] - 1
-
-    def next_token(self, ids: Sequence[int]) -> Float64[Tensor, " tokens"]:
-        """ln p of the token behind `ids`: a NextToken."""
-        return self.log_probs[len(ids), ids[-1] if ids else self.end]
-
-    def expectation(self, values: Float64[Tensor, "*steps states tokens"]) -> float:
-        """E Σ_k values[k, s_k, t_k] over the steps k of a text, exactly, by passing the mass of each state forward."""
-        mass = torch.eye(self.end + 1, dtype=torch.float64)[self.end]
-        total = 0.0
-        for log_probs, step_values in zip(self.log_probs, values.expand(self.log_probs.shape), strict=True):
-            joint = mass[:, None] * log_probs.exp()
-            total += torch.where(joint > 0, joint * step_values, 0.0).sum().item()
-            mass = joint.sum(0)
-            mass[self.end] = 0.0  # A text that has ended takes no further step.
-        return total
-
-    def sample(self, uniforms: Sequence[float]) -> list[int]:
-        """The text that these uniforms in [0, 1) draw, one a step, each by the inverse of the step's CDF."""
-        ids: list[int] = []
-        for uniform in uniforms[: len(self.log_probs)]:
-            if not 0 <= uniform < 1:
-                raise ValueError(f"a uniform is {uniform}; it must be at least 0 and less than 1")
-            cdf = self.next_token(ids).exp().cumsum(0)
-            ids.append(int((cdf <= uniform * cdf[-1]).sum().clamp(max=self.end)))
-            if ids[-1] == self.end:
-                break
-        return ids
-
-
-@dataclass(frozen=True, eq=False)
-class Objective:
-    """J(π) = E_π Σ_i r_i - τ·KL(π ‖ π_ref) over laws π of whole texts, r_i = τ_i·ln(π_i/π_ref) of bigram models."""
-
-    agents: Sequence[Float64[Tensor, "states tokens"]]
-    strengths: Sequence[float]  # τ_i, in nats' worth of reward
-    reference: Float64[Tensor, "states tokens"]
-    tau: float
-
-    def __post_init__(self) -> None:
-        if self.tau <= 0:
-            raise ValueError(f"tau is {self.tau}; without a positive one the objective has no unique optimum")
-
-    @property
-    def rewards(self) -> Float64[Tensor, "states tokens"]:
-        """Σ_i r_i of a single step; a text's reward is the sum over its steps."""
-        pairs = zip(self.agents, self.strengths, strict=True)
-        return sum((tau * (agent - self.reference) for agent, tau in pairs), torch.zeros_like(self.reference))
-
-    def value(self, chain: Chain) -> float:
-        """J of the texts of `chain`, exactly."""
-        return chain.expectation(self.rewards - self.tau * (chain.log_probs - self.reference))
-
-    def optimum(self, num_steps: int) -> tuple[Chain, float]:
-        """The law of texts of at most `num_steps` tokens that maximises J, and its log-partition ln Z = max J / τ.
-
-        π*(y) = π_ref(y)·exp(Σ_i r_i(y)/τ)/Z is again a Markov chain, though it changes with the steps that are left:
-        π*_k(t | s) = exp(w(s, t) + β_{k+1}(t) - β_k(s)) with w = ln π_ref + Σ_i r_i/τ of one step and β_k(s) the log of
-        the weight of all that can follow, 0 behind an end and at the cut. Derived.
-        """
-        weights = self.reference + self.rewards / self.tau
-        end = len(weights) - 1
-        following = torch.zeros(end + 1, dtype=torch.float64)
-        steps = []
-        for _ in range(num_steps):
-            joint = weights + following
-            totals = joint.logsumexp(-1)
-            steps.append(joint - totals[:, None])
-            log_partition = totals[end].item()
-            following = totals.clone()
-            following[end] = 0.0
-        return Chain(torch.stack(steps[::-1])), log_partition
-
-
-def text_log_prob(next_token: NextToken, ids: Sequence[int]) -> float:
-    """ln p of a whole text, its end included where `ids` holds it, under any per-step distribution function."""
-    return math.fsum(next_token(ids[:step])[token].item() for step, token in enumerate(ids))
-
-
-def text_law(next_token: NextToken, end: int, num_steps: int) -> dict[tuple[int, ...], float]:
-    """The probability of every text of at most `num_steps` tokens under any per-step distribution function.
-
-    A text holds its end, unless it was cut; texts of probability 0 are left out. About vocab^num_steps remain.
-    """
-    law: dict[tuple[int, ...], float] = {(): 1.0}
-    for _ in range(num_steps):
-        grown: dict[tuple[int, ...], float] = {}
-        for ids, probability in law.items():
-            if ids[-1:] == (end,):
-                grown[ids] = probability
-                continue
-            shares = enumerate(next_token(ids).exp().tolist())
-            grown |= {(*ids, token): probability * share for token, share in shares if share > 0}
-        law = grown
-    return law

@@ -1,10 +1,8 @@
-"""The toy world against brute force: every law by enumeration, the optimum by weighing every text."""
+"""The toy world and its model: tables of a hash, one symbol a token, and gangs that follow their tables."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,219 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenauction.models import base
-from tokenauction.models.toy import (
-    Chain,
-    Objective,
-    ToyModel,
-    ToyTokenizer,
-    ToyWorld,
-    text_law,
-    text_log_prob,
-)
+from tokenauction.models.toy import ToyModel, ToyTokenizer, ToyWorld
+from tokenauction.models.toy_laws import Chain, text_log_prob
 
 # Exact formulas in float64 on a few hundred terms.
 EXACT = 1e-12
 
 WORLD = ToyWorld(seed=3, symbols="xyz")
 END = WORLD.end
-NUM_STEPS = 4
 REFERENCE, FIRST, SECOND = (WORLD.table(WORLD.tokenizer.encode_prompt(name)) for name in ("reference", "a", "b"))
-OBJECTIVE = Objective([FIRST, SECOND], [0.5, 0.8], REFERENCE, tau=0.7)
-
-Texts = dict[tuple[int, ...], float]
-
-
-def law_of(chain: Chain) -> Texts:
-    return text_law(chain.next_token, END, len(chain.log_probs))
-
-
-def steps_of(text: Sequence[int]) -> list[tuple[int, int]]:
-    """(previous token, token) of every step, where the end stands in front of the first."""
-    return list(itertools.pairwise([END, *text]))
-
-
-def table_sum(table: torch.Tensor, text: Sequence[int]) -> float:
-    return math.fsum(table[state, token].item() for state, token in steps_of(text))
-
-
-def all_texts() -> list[tuple[int, ...]]:
-    symbols = range(END)
-    ended = [(*text, END) for size in range(NUM_STEPS) for text in itertools.product(symbols, repeat=size)]
-    return ended + list(itertools.product(symbols, repeat=NUM_STEPS))
-
-
-# --- Laws of texts --------------------------------------------------------------------------------------------------
-
-
-def test_text_law_covers_every_text_once_and_sums_to_one() -> None:
-    law = law_of(Chain.of_table(FIRST, NUM_STEPS))
-    assert sorted(law) == sorted(all_texts())
-    assert math.fsum(law.values()) == pytest.approx(1, abs=EXACT)
-
-
-def test_text_law_is_the_product_of_the_steps() -> None:
-    law = law_of(Chain.of_table(FIRST, NUM_STEPS))
-    for text, probability in law.items():
-        assert math.log(probability) == pytest.approx(table_sum(FIRST, text), abs=EXACT)
-
-
-def test_text_log_prob_agrees_with_the_law() -> None:
-    chain = Chain.of_table(SECOND, NUM_STEPS)
-    for text, probability in law_of(chain).items():
-        assert text_log_prob(chain.next_token, text) == pytest.approx(math.log(probability), abs=EXACT)
-    assert text_log_prob(chain.next_token, ()) == 0
-
-
-def test_text_law_takes_any_per_step_function_such_as_a_mixture_with_fixed_weights() -> None:
-    first, second = Chain.of_table(FIRST, NUM_STEPS), Chain.of_table(SECOND, NUM_STEPS)
-
-    def mixture(ids: Sequence[int]) -> torch.Tensor:
-        return (0.25 * first.next_token(ids).exp() + 0.75 * second.next_token(ids).exp()).log()
-
-    law = text_law(mixture, END, NUM_STEPS)
-    assert math.fsum(law.values()) == pytest.approx(1, abs=EXACT)
-    mixed = 0.25 * FIRST.exp() + 0.75 * SECOND.exp()
-    for text, probability in law.items():
-        assert probability == pytest.approx(math.prod(mixed[s, t].item() for s, t in steps_of(text)), rel=1e-12)
-
-
-def test_text_law_leaves_out_what_cannot_happen() -> None:
-    certain = torch.full((3, 3), -torch.inf, dtype=torch.float64)
-    certain[2, 0] = certain[0, 1] = certain[1, 2] = 0.0
-    assert text_law(Chain.of_table(certain, 4).next_token, 2, 4) == {(0, 1, 2): 1.0}
-    assert text_law(Chain.of_table(certain, 2).next_token, 2, 2) == {(0, 1): 1.0}
-
-
-def test_expectation_equals_the_sum_over_all_texts() -> None:
-    chain, _ = OBJECTIVE.optimum(NUM_STEPS)
-    values = torch.arange(NUM_STEPS * 16, dtype=torch.float64).reshape(NUM_STEPS, 4, 4).sin()
-    truth = math.fsum(
-        probability * sum(values[step, s, t].item() for step, (s, t) in enumerate(steps_of(text)))
-        for text, probability in law_of(chain).items()
-    )
-    assert chain.expectation(values) == pytest.approx(truth, abs=EXACT)
-    length = math.fsum(probability * len(text) for text, probability in law_of(chain).items())
-    assert chain.expectation(torch.ones(4, 4, dtype=torch.float64)) == pytest.approx(length, abs=EXACT)
-
-
-def test_expectation_takes_no_harm_from_what_cannot_happen() -> None:
-    table = torch.tensor([[0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).log()
-    assert Chain.of_table(table, 3).expectation(table) == pytest.approx(-1.5 * math.log(2), abs=EXACT)
-
-
-# --- The optimum ----------------------------------------------------------------------------------------------------
-
-
-def weigh(objective: Objective) -> tuple[Texts, float]:
-    """The optimum and ln Z by weighing every text: π*(y) = π_ref(y)·exp(Σ_i r_i(y)/τ)/Z."""
-    weights = {}
-    for text in all_texts():
-        reference = table_sum(objective.reference, text)
-        pairs = zip(objective.agents, objective.strengths, strict=True)
-        reward = sum(strength * (table_sum(agent, text) - reference) for agent, strength in pairs)
-        weights[text] = math.exp(reference + reward / objective.tau)
-    total = math.fsum(weights.values())
-    return {text: weight / total for text, weight in weights.items()}, math.log(total)
-
-
-def value_of(law: Texts, objective: Objective) -> float:
-    """J of any law of texts, by the sum over all of them."""
-    total = 0.0
-    for text, probability in law.items():
-        reference = table_sum(objective.reference, text)
-        pairs = zip(objective.agents, objective.strengths, strict=True)
-        reward = sum(strength * (table_sum(agent, text) - reference) for agent, strength in pairs)
-        total += probability * (reward - objective.tau * (math.log(probability) - reference))
-    return total
-
-
-@pytest.mark.parametrize(
-    "objective",
-    [
-        OBJECTIVE,
-        Objective([FIRST], [0.7], REFERENCE, tau=0.7),
-        Objective([FIRST, SECOND], [3.0, 5.0], REFERENCE, tau=0.5),  # rewards outweigh the reference by far
-        Objective([], [], REFERENCE, tau=1.0),
-    ],
-)
-def test_optimum_is_what_weighing_every_text_gives(objective: Objective) -> None:
-    chain, log_partition = objective.optimum(NUM_STEPS)
-    law, truth = weigh(objective)
-    assert log_partition == pytest.approx(truth, abs=EXACT)
-    assert law_of(chain) == pytest.approx(law, abs=EXACT)
-
-
-def test_optimum_reaches_tau_times_the_log_partition() -> None:
-    chain, log_partition = OBJECTIVE.optimum(NUM_STEPS)
-    assert OBJECTIVE.value(chain) == pytest.approx(OBJECTIVE.tau * log_partition, abs=EXACT)
-    assert value_of(law_of(chain), OBJECTIVE) == pytest.approx(OBJECTIVE.tau * log_partition, abs=EXACT)
-
-
-def test_optimum_of_one_agent_whose_strength_is_tau_is_that_agent() -> None:
-    chain, log_partition = Objective([FIRST], [0.7], REFERENCE, tau=0.7).optimum(NUM_STEPS)
-    assert log_partition == pytest.approx(0, abs=EXACT)
-    torch.testing.assert_close(chain.log_probs, FIRST.expand(NUM_STEPS, 4, 4), atol=EXACT, rtol=0)
-
-
-def test_optimum_without_agents_is_the_reference() -> None:
-    chain, log_partition = Objective([], [], REFERENCE, tau=1.0).optimum(NUM_STEPS)
-    assert log_partition == pytest.approx(0, abs=EXACT)
-    torch.testing.assert_close(chain.log_probs, REFERENCE.expand(NUM_STEPS, 4, 4), atol=EXACT, rtol=0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=16, max_size=16))
-def test_no_other_chain_does_better_than_the_optimum(shifts: list[float]) -> None:
-    chain, log_partition = OBJECTIVE.optimum(NUM_STEPS)
-    other = Chain((chain.log_probs + torch.tensor(shifts, dtype=torch.float64).reshape(4, 4)).log_softmax(-1))
-    best = OBJECTIVE.tau * log_partition
-    assert OBJECTIVE.value(other) <= best + EXACT
-    # What is lost is τ·KL(other ‖ optimum), exactly.
-    divergence = other.expectation(other.log_probs - chain.log_probs)
-    assert best - OBJECTIVE.value(other) == pytest.approx(OBJECTIVE.tau * divergence, abs=EXACT)
-
-
-def test_value_equals_the_sum_over_all_texts() -> None:
-    for table in (FIRST, SECOND, REFERENCE):
-        chain = Chain.of_table(table, NUM_STEPS)
-        assert OBJECTIVE.value(chain) == pytest.approx(value_of(law_of(chain), OBJECTIVE), abs=EXACT)
-
-
-@pytest.mark.parametrize("tau", [0.0, -1.0])
-def test_objective_is_refused_without_a_positive_tau(tau: float) -> None:
-    with pytest.raises(ValueError, match="without a positive one the objective has no unique optimum"):
-        Objective([FIRST], [1.0], REFERENCE, tau)
-
-
-# --- Exact sampling -------------------------------------------------------------------------------------------------
-
-
-def test_sample_draws_each_text_from_exactly_its_share_of_the_uniforms() -> None:
-    chain, _ = OBJECTIVE.optimum(NUM_STEPS)
-    for text in all_texts():
-        lows, highs = [], []
-        for step, token in enumerate(text):
-            cdf = torch.cat([torch.zeros(1, dtype=torch.float64), chain.next_token(text[:step]).exp().cumsum(0)])
-            low, high = (cdf[token : token + 2] / cdf[-1]).tolist()
-            lows.append(low + 1e-9 * (high - low))
-            highs.append(high - 1e-9 * (high - low))
-        padding = [0.5] * (NUM_STEPS - len(text))
-        assert tuple(chain.sample(lows + padding)) == text
-        assert tuple(chain.sample(highs + padding)) == text
-
-
-def test_sample_stops_at_the_end_or_when_uniforms_run_out() -> None:
-    chain, _ = OBJECTIVE.optimum(NUM_STEPS)
-    last = math.nextafter(1, 0)
-    assert chain.sample([last] * NUM_STEPS) == [END]
-    assert chain.sample([0.0] * 9) == [0] * NUM_STEPS
-    assert chain.sample([0.0] * 2) == [0, 0]
-
-
-@pytest.mark.parametrize("uniform", [-0.1, 1.0, math.nan])
-def test_sample_is_refused_for_what_is_no_uniform(uniform: float) -> None:
-    with pytest.raises(ValueError, match="it must be at least 0 and less than 1"):
-        Chain.of_table(FIRST, 2).sample([uniform])
 
 
 # --- The world ------------------------------------------------------------------------------------------------------
