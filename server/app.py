@@ -1,6 +1,7 @@
 """One port's application: REST (rest.py), the stream's handshake, health; what every request must be, and what it gets.
 
     /v1/stream    WebSocket: Origin → room → who is it → accept → connection.py
+    /v1/chat/…    chat.py: OpenAI's words
     /v1/…         REST            /healthz  alive            /readyz  takes new auctions
     /, /page/…    the page        /client/… its client (pages.py)
     /openapi.json, /docs          the document of the REST half
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from tokenauction import __version__
+from tokenauction.server import chat, event_stream
 from tokenauction.server.auth import SUBPROTOCOL, Doorkeeper, Identity, bearer
 from tokenauction.server.bidding import Bidding
 from tokenauction.server.catalogue import Catalogue
@@ -32,6 +34,7 @@ from tokenauction.server.connection import Connection
 from tokenauction.server.context import Context
 from tokenauction.server.house import RETRY_SECONDS, House
 from tokenauction.server.pages import Pages
+from tokenauction.server.presets import Presets
 from tokenauction.server.refusal import Refused
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.rest import router, status_of
@@ -40,6 +43,7 @@ from tokenauction.server.session import Session
 STREAM_PATH = "/v1/stream"
 MAX_CONNECTIONS = 2_000  # WebSockets at a time
 MAX_BODY = 64 * 1024  # bytes of one request
+MAX_CHAT_BODY = 1024 * 1024  # bytes of a conversation, of which the last user message counts
 BODY_SECONDS = 10.0  # for a request's body to arrive
 OWN_NAMES = ("127.0.0.1", "localhost", "::1")  # of this machine
 
@@ -58,6 +62,7 @@ class AppSettings:
 
     origins: tuple[str, ...] = ()  # whose pages may open streams and post, besides the server's own on loopback
     max_connections: int = MAX_CONNECTIONS
+    presets: Presets = field(default_factory=Presets)
 
 
 class App:
@@ -66,7 +71,7 @@ class App:
     def __init__(self, house: House, doorkeeper: Doorkeeper, settings: AppSettings, pages: Pages | None = None) -> None:
         self.settings = settings
         self.pages = pages or Pages()
-        self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper)
+        self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper, settings.presets)
         self.is_ready = False
         self.connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -81,7 +86,8 @@ class App:
         elif (page := self.pages.answer(scope)) is not None:
             await page(scope, receive, send)
         else:
-            await self._rest(scope, _Body(receive).receive, send)
+            limit = MAX_CHAT_BODY if scope["path"].startswith("/v1/chat/") else MAX_BODY
+            await self._rest(scope, _Body(receive, limit).receive, send)
 
     async def say_goodbye(self, seconds: float) -> None:
         """Close every connection once it has what it waits for; those that do not read are cut off."""
@@ -177,8 +183,9 @@ class _Socket:
 class _Body:
     """A request's body, of limited size and in limited time."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
+        self._limit = limit
         self._size = 0
         self._is_whole = False
 
@@ -191,8 +198,8 @@ class _Body:
         except TimeoutError:
             raise FastAPIHTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
         self._size += len(message.get("body", b""))
-        if self._size > MAX_BODY:
-            raise FastAPIHTTPException(413, f"a request has at most {MAX_BODY} bytes")
+        if self._size > self._limit:
+            raise FastAPIHTTPException(413, f"a request has at most {self._limit} bytes")
         self._is_whole = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 
@@ -206,6 +213,8 @@ def _rest(app: App) -> FastAPI:
     )
     rest.state.context = app.context
     rest.include_router(router)
+    rest.include_router(chat.router)
+    rest.include_router(event_stream.router)
 
     @rest.get("/healthz")
     async def healthz() -> dict[str, Any]:

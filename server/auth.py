@@ -1,6 +1,7 @@
 """Who somebody is and what that allows: bearer tokens with scopes, single-use tickets for browsers, nobody on loopback.
 
     watch   read every public stream
+    chat    begin auctions from the server's presets (chat.py), and nothing else
     bid     the same, and act for one agent, or for any where the token names none
     admin   everything: create auctions, read every number, accounts, tokens
 
@@ -18,7 +19,7 @@ from typing import Protocol
 
 from tokenauction.server.refusal import Refused
 
-SCOPES = frozenset({"watch", "bid", "admin"})
+SCOPES = frozenset({"watch", "chat", "bid", "admin"})
 SUBPROTOCOL = "tokenauction.v1"
 TICKET_PREFIX = "ticket."
 TICKET_SECONDS = 60.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenauction.server.auth import Doorkeeper
 from tokenauction.server.bidding import Bidding
 from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.house import House
+from tokenauction.server.open_streams import OpenStreams
+from tokenauction.server.presets import Presets
 
 
 @dataclass(frozen=True)
@@ -18,3 +20,5 @@ class Context:
     bidding: Bidding
     catalogue: Catalogue
     doorkeeper: Doorkeeper
+    presets: Presets = field(default_factory=Presets)
+    streams: OpenStreams = field(default_factory=OpenStreams)

@@ -42,11 +42,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's HTTP with a time limit on a connection's first request."""
+    """uvicorn's HTTP with a time limit on a connection's first request; `scope["state"]["abort"]` cuts it off."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self.app_state = {**self.app_state, "abort": transport.abort}
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:

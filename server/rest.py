@@ -279,6 +279,7 @@ STATUSES: Mapping[str, int] = {
     "forbidden": 403,
     "foreign_origin": 403,
     "not_found": 404,
+    "model_not_found": 404,
     "no_token": 404,
     "no_auction": 404,
     "idempotency_conflict": 409,

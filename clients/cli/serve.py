@@ -16,6 +16,7 @@ from pathlib import Path
 import tokenauction
 from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
+from tokenauction.clients.cli.presets import load_presets
 from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.spec import AuctionSpec
@@ -55,18 +56,21 @@ def serve_forever(
     origins: list[str],
     play_micros: int | None,
     drain_seconds: float,
+    presets: Path | None = None,
 ) -> None:
     """Load the model, then serve; returns after a drain. Raises InvalidInput for an open door to the world.
 
-    `auth` None asks for tokens everywhere but on loopback; `play_micros` None gives PLAY_MICROS where nobody is asked.
+    `auth` None asks for tokens everywhere but on loopback; `play_micros` None gives PLAY_MICROS where nobody is asked;
+    `presets` is a folder, None the examples.
     """
     is_open = is_loopback(host) if auth is None else not auth
     if is_open and not is_loopback(host):
         raise InvalidInput(f"--no-auth is for 127.0.0.1, not {host}; make tokens with: tokenauction token create")
+    app = AppSettings(tuple(origins), presets=load_presets(presets))
     model = choice.load(max_rows=MAX_ROWS)
     if play_micros is None:
         play_micros = PLAY_MICROS if is_open else 0
-    settings = ServerChoice(AppSettings(tuple(origins)), Limits(drain_seconds), is_open, play_micros)
+    settings = ServerChoice(app, Limits(drain_seconds), is_open, play_micros)
     asyncio.run(_serve(host, port, ledger_url, model, settings))
 
 

@@ -44,6 +44,7 @@ def serve(
             help="What every new account begins with; 100 where no token is asked for, else 0.", show_default=False
         ),
     ] = None,
+    presets: Annotated[Path | None, typer.Option(help="A folder of spec files to offer by name.")] = None,
     drain_seconds: Annotated[float, typer.Option(help="For running auctions to finish.", min=0, max=3600)] = 60.0,
 ) -> None:
     """Serve auctions: a page, live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
@@ -61,6 +62,7 @@ def serve(
         origins=origin or [],
         play_micros=None if play_money is None else to_micros(play_money, "--play-money"),
         drain_seconds=drain_seconds,
+        presets=presets,
     )
 
 

@@ -44,6 +44,12 @@ async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path
     try:
         shown, _ = await run("examples/front_end.py", url)
         assert shown.splitlines()[-1] == "sponsored by Alpha Airlines and Beta Resort"
+        written, _ = await run("examples/openai_client.py", url)
+        ad, sponsors, *bill, total = written.splitlines()
+        assert ad and sponsors == shown.splitlines()[-1]
+        assert [line.split(":")[0] for line in bill] == ["Alpha Airlines", "Beta Resort"]
+        cents = [float(line.split(": ")[1].split(" USD")[0]) for line in (*bill, total)]
+        assert round(sum(cents[:-1]), 6) == cents[-1] > 0
         spec = ("create", "examples/hawaii.yaml", "--url", url)
         auction_id = (await run(*CLI, *spec, "--join-ms", "20000", "--quiet"))[0].strip()
         bidder = asyncio.create_task(run("examples/bidding_agent.py", auction_id, url))
