@@ -88,6 +88,12 @@ def check(connection: Connection, secret: str, now: float) -> Token | None:
     return _token(row) if row is not None and _is_good(_token(row), now) else None
 
 
+def read_good(connection: Connection, token_ids: Iterable[str], now: float) -> set[str]:
+    """Those of some tokens that were neither revoked nor have expired."""
+    known = _select().where(access_tokens.c.token_id.in_(list(token_ids)))
+    return {token.token_id for token in map(_token, connection.execute(known)) if _is_good(token, now)}
+
+
 def read_all(connection: Connection, limit: int) -> list[Token]:
     """Tokens, the newest first."""
     query = _select().order_by(access_tokens.c.created_at.desc(), access_tokens.c.token_id).limit(limit)

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
-from fastapi import HTTPException as FastAPIHTTPException  # which FastAPI lets through while it reads a body
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -34,17 +34,18 @@ from tokenauction.server.connection import Connection
 from tokenauction.server.context import Context
 from tokenauction.server.house import RETRY_SECONDS, House
 from tokenauction.server.pages import Pages
+from tokenauction.server.peers import MAX_CONNECTIONS, MAX_PER_ADDRESS, Peers
 from tokenauction.server.presets import Presets
+from tokenauction.server.rate import BURST, REQUESTS_PER_SECOND, Rates, address_key
 from tokenauction.server.refusal import Refused
+from tokenauction.server.request_body import MAX_BODY, MAX_CHAT_BODY, RequestBody
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.rest import router, status_of
+from tokenauction.server.rest_access import router as access_router
 from tokenauction.server.session import Session
 
 STREAM_PATH = "/v1/stream"
-MAX_CONNECTIONS = 2_000  # WebSockets at a time
-MAX_BODY = 64 * 1024  # bytes of one request
-MAX_CHAT_BODY = 1024 * 1024  # bytes of a conversation, of which the last user message counts
-BODY_SECONDS = 10.0  # for a request's body to arrive
+HEALTH = ("/healthz", "/readyz")
 OWN_NAMES = ("127.0.0.1", "localhost", "::1")  # of this machine
 
 STATUS_CODES = MappingProxyType(  # codes of errors that HTTP itself gives rise to
@@ -63,6 +64,9 @@ class AppSettings:
     origins: tuple[str, ...] = ()  # whose pages may open streams and post, besides the server's own on loopback
     max_connections: int = MAX_CONNECTIONS
     presets: Presets = field(default_factory=Presets)
+    max_per_address: int = MAX_PER_ADDRESS
+    requests_per_second: float = REQUESTS_PER_SECOND  # by REST, from one address and with one token
+    request_burst: float = BURST
 
 
 class App:
@@ -71,11 +75,16 @@ class App:
     def __init__(self, house: House, doorkeeper: Doorkeeper, settings: AppSettings, pages: Pages | None = None) -> None:
         self.settings = settings
         self.pages = pages or Pages()
-        self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper, settings.presets)
+        self.peers = Peers(doorkeeper, settings.max_connections, settings.max_per_address)
+        rates = Rates(settings.requests_per_second, settings.request_burst)
+        self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper, self.peers, rates, settings.presets)
         self.is_ready = False
-        self.connections: set[Connection] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._rest = _rest(self)
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The open WebSockets."""
+        return self.peers.connections
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -83,22 +92,13 @@ class App:
             await self._stream(scope, receive, send)
         elif not self._is_welcome(scope):
             await _json(403, "foreign_origin", "pages of this origin may not use the server")(scope, receive, send)
+        elif (busy := self._too_many(scope)) is not None:
+            await busy(scope, receive, send)
         elif (page := self.pages.answer(scope)) is not None:
             await page(scope, receive, send)
         else:
             limit = MAX_CHAT_BODY if scope["path"].startswith("/v1/chat/") else MAX_BODY
-            await self._rest(scope, _Body(receive, limit).receive, send)
-
-    async def say_goodbye(self, seconds: float) -> None:
-        """Close every connection once it has what it waits for; those that do not read are cut off."""
-        for connection in self.connections:
-            connection.leave()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
-        for connection in list(self.connections):
-            connection.abort()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1.0)
+            await self._rest(scope, RequestBody(receive, limit).receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The handshake, then the connection."""
@@ -118,24 +118,26 @@ class App:
         connection = Connection(
             socket, scope["state"]["abort"], session, requests, self.context.catalogue, self.context.doorkeeper.clock
         )
-        task = asyncio.current_task()
-        assert task is not None, "an ASGI application runs in a task"
-        self.connections.add(connection)
-        self._tasks.add(task)
-        try:
+        with self.peers.present(connection, _address(scope)):
             await connection.run()
-        finally:
-            self.connections.discard(connection)
-            self._tasks.discard(task)
 
     async def _admit(self, scope: Scope, offers: Iterable[str]) -> Identity:
         if scope["path"] != STREAM_PATH:
             raise Refused("not_found", f"streams are at {STREAM_PATH}")
         if not self._is_welcome(scope):
             raise Refused("foreign_origin", "pages of this origin may not open a stream")
-        if len(self.connections) >= self.settings.max_connections:
-            raise Refused("capacity", f"{self.settings.max_connections} connections are open, which is the limit")
+        self.peers.check_room(_address(scope))
         return await self.context.doorkeeper.identify(bearer(scope["headers"]), offers)
+
+    def _too_many(self, scope: Scope) -> JSONResponse | None:
+        """What an address gets that asks too often; the server's health may be asked for at any time."""
+        if scope["path"] in HEALTH:
+            return None
+        try:
+            self.context.rates.check(f"address {_address(scope)}", asyncio.get_running_loop().time())
+        except Refused as error:
+            return _refusal(error)
+        return None
 
     def _is_welcome(self, scope: Scope) -> bool:
         """Whether the page that sent this, if it was a page, may: browsers name their origin, programs do not.
@@ -180,30 +182,6 @@ class _Socket:
         await self._send(dict(message))
 
 
-class _Body:
-    """A request's body, of limited size and in limited time."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._size = 0
-        self._is_whole = False
-
-    async def receive(self) -> MutableMapping[str, Any]:
-        if self._is_whole:
-            return await self._receive()  # only the disconnect follows
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                message = await self._receive()
-        except TimeoutError:
-            raise FastAPIHTTPException(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
-        self._size += len(message.get("body", b""))
-        if self._size > self._limit:
-            raise FastAPIHTTPException(413, f"a request has at most {self._limit} bytes")
-        self._is_whole = message["type"] != "http.request" or not message.get("more_body", False)
-        return message
-
-
 def _rest(app: App) -> FastAPI:
     """The REST half."""
     rest = FastAPI(
@@ -213,6 +191,7 @@ def _rest(app: App) -> FastAPI:
     )
     rest.state.context = app.context
     rest.include_router(router)
+    rest.include_router(access_router)
     rest.include_router(chat.router)
     rest.include_router(event_stream.router)
 
@@ -229,8 +208,7 @@ def _rest(app: App) -> FastAPI:
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503, _retry(not is_ready))
 
     async def refuse(_: Request, error: Exception) -> Response:
-        code = str(getattr(error, "code", "error"))
-        return _json(status_of(code), code, str(error))
+        return _refusal(error)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -250,6 +228,20 @@ def _rest(app: App) -> FastAPI:
     rest.add_exception_handler(RequestValidationError, invalid)
     rest.add_exception_handler(HTTPException, by_status)
     return rest
+
+
+def _refusal(error: Exception) -> JSONResponse:
+    """What was refused, as a status and a body."""
+    code, wait = str(getattr(error, "code", "error")), getattr(error, "retry_seconds", None)
+    answer = _json(status_of(code), code, str(error))
+    if wait is not None:
+        answer.headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    return answer
+
+
+def _address(scope: Scope) -> str:
+    """Where a request comes from, as far as its limits go."""
+    return address_key((scope.get("client") or ("",))[0])
 
 
 def _json(status: int, code: str, message: str) -> JSONResponse:

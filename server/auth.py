@@ -69,6 +69,9 @@ class TokenStore(Protocol):
     async def check_token(self, secret: str) -> KnownToken | None:
         """The token, unless it is unknown, revoked or expired."""
 
+    async def good_tokens(self, token_ids: Iterable[str]) -> set[str]:
+        """Those of some tokens, by id, that were neither revoked nor have expired."""
+
 
 class Doorkeeper:
     """Turns what a request carries into an identity."""
@@ -87,7 +90,7 @@ class Doorkeeper:
         """Who sends this `Authorization` header or offers this ticket; Refused (unauthorized) where it is nobody."""
         tickets = [offer for offer in subprotocols if offer.startswith(TICKET_PREFIX)]
         if authorization is None and tickets:
-            return self._redeem(tickets[0].removeprefix(TICKET_PREFIX))
+            return await self._redeem(tickets[0].removeprefix(TICKET_PREFIX))
         if authorization is None:
             if self.is_open:
                 return LOCAL
@@ -110,10 +113,21 @@ class Doorkeeper:
         self._tickets[_digest(secret)] = (identity, now + TICKET_SECONDS)
         return secret
 
-    def _redeem(self, secret: str) -> Identity:
+    async def gone(self, identities: Iterable[Identity]) -> set[Identity]:
+        """Those whose token was revoked or has expired."""
+        asked = {identity for identity in identities if identity != LOCAL}
+        late = {identity for identity in asked if identity.expires is not None and identity.expires <= self.clock()}
+        if not asked - late:
+            return late
+        good = await self.store.good_tokens({identity.id for identity in asked - late})
+        return late | {identity for identity in asked if identity.id not in good}
+
+    async def _redeem(self, secret: str) -> Identity:
         identity, until = self._tickets.pop(_digest(secret), (None, 0.0))
         if identity is None or until <= self.clock():
             raise Refused("unauthorized", "the ticket is unknown, used or expired")
+        if await self.gone([identity]):
+            raise Refused("unauthorized", "the token that this ticket stands for is expired or revoked")
         return identity
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.hub import Reader
+from tokenauction.server.legality import EXPIRED
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.session import Close, Reply, Session
 from tokenauction.server.wire import (
@@ -100,6 +102,11 @@ class Connection:
         """Close as soon as everything that the peer is waiting for has been sent."""
         self._is_leaving = True
         self._wake.set()
+
+    def expel(self) -> None:
+        """The token that opened this is gone: nothing that comes is obeyed any more, and the connection closes."""
+        self.session.expires = -math.inf
+        self._close(EXPIRED, "the token has expired or was revoked")
 
     def reply(self, message: ServerMessage) -> None:
         """Queue an answer; a peer with too many of them does not read."""

@@ -9,7 +9,9 @@ from tokenauction.server.bidding import Bidding
 from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.house import House
 from tokenauction.server.open_streams import OpenStreams
+from tokenauction.server.peers import Peers
 from tokenauction.server.presets import Presets
+from tokenauction.server.rate import Rates
 
 
 @dataclass(frozen=True)
@@ -20,5 +22,7 @@ class Context:
     bidding: Bidding
     catalogue: Catalogue
     doorkeeper: Doorkeeper
+    peers: Peers
+    rates: Rates
     presets: Presets = field(default_factory=Presets)
     streams: OpenStreams = field(default_factory=OpenStreams)

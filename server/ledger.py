@@ -242,6 +242,10 @@ class Ledger:
         """The token with this secret; None where there is none, or it was revoked or has expired."""
         return await self._database.read(lambda c: access_tokens.check(c, secret, self._clock()))
 
+    async def good_tokens(self, token_ids: Iterable[str]) -> set[str]:
+        """Those of some tokens, by id, that were neither revoked nor have expired."""
+        return await self._database.read(lambda c: access_tokens.read_good(c, token_ids, self._clock()))
+
     async def rotate_token(self, token_id: str) -> tuple[str, str]:
         """Replace a token by one that allows the same: its id and secret; LedgerError (no_token)."""
         return await self._write(lambda c: access_tokens.rotate(c, token_id, self._entropy, self._clock()))

@@ -29,7 +29,7 @@ ALLOWED_BY = MappingProxyType(  # who has a scope has those it contains
 SESSION_CODES = MappingProxyType(
     {
         "rate_limited": "too many messages; the answer says when the next is read",
-        "token_expired": "the token that opened the connection has expired; it closes",
+        "token_expired": "the token that opened the connection has expired or was revoked; it closes",
         "forbidden": "the token's scopes do not allow this message",
         "not_your_agent": "the token acts for another agent",
         "already_subscribed": "the connection watches this auction",
@@ -53,7 +53,7 @@ CLOSE_CODES = MappingProxyType(
         1007: "a text message was not UTF-8",
         1009: "a message had more bytes than any may have",
         1011: "the server failed; nothing acknowledged is lost",
-        4001: "the token expired; connect with another",
+        4001: "the token expired or was revoked; connect with another",
         4008: "the client read too slowly; connect again and resume behind the last seq",
         4029: "the client went on sending although it was told that the rate is exceeded",
     }

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import msgspec
 
 from tokenauction.engine.money import MAX_MICROS
-from tokenauction.server import client_messages, dense_frame, legality, session, wire
+from tokenauction.server import client_messages, dense_frame, legality, listener, session, wire
 from tokenauction.server.visibility import AUDIENCES, FIELDS
 from tokenauction.server.wire_error import DECODER_CODES
 
@@ -99,6 +99,8 @@ def limits() -> list[str]:
         ("messages at once", int(session.BURST), "`rate_limited`"),
         ("messages that a refused one counts as", int(1 + session.REFUSAL_COST), "`rate_limited`"),
         ("messages in a row beyond the rate", session.MAX_IGNORED, "close 4029"),
+        ("pings within 10 s", listener.MAX_PINGS, "cut off"),
+        ("fragments of one message", listener.MAX_FRAGMENTS, "cut off"),
         ("auctions that one connection watches", legality.MAX_SUBSCRIPTIONS, "`too_many_subscriptions`"),
         ("agents that one connection acts for", legality.MAX_AGENTS, "`too_many_agents`"),
     )

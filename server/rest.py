@@ -1,4 +1,4 @@
-"""The REST half: auctions, receipts, accounts, tickets and tokens; every error is {"error": {"code", "message"}}.
+"""The REST half: auctions, receipts, accounts (access: rest_access.py); every error is {"error": {"code", "message"}}.
 
 It turns requests into calls of the house and the ledger, and what they say into statuses. What a body may be is said
 by the models below, from which the OpenAPI document follows. It must not know how a stream is sent.
@@ -6,6 +6,7 @@ by the models below, from which the OpenAPI document follows. It must not know h
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokenauction.engine.money import MAX_MICROS
-from tokenauction.server.auth import SCOPES, SUBPROTOCOL, TICKET_PREFIX, TICKET_SECONDS, Identity
+from tokenauction.server.auth import LOCAL, Identity
 from tokenauction.server.catalogue import MAX_LISTED
 from tokenauction.server.client_messages import MAX_ID
 from tokenauction.server.context import Context
@@ -27,7 +28,9 @@ AccountId = Annotated[str, Path(min_length=1, max_length=MAX_ID)]
 Micros = Annotated[int, Field(ge=1, le=MAX_MICROS, strict=True)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What a request says; fields that nobody knows are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -44,7 +47,7 @@ class Problem(BaseModel):
     error: Fault
 
 
-class NewAuction(_Body):
+class NewAuction(Body):
     """An auction to begin: the engine's spec (amounts are decimal strings), `tmax_join_ms`, `token_ms` beside it."""
 
     spec: dict[str, Any]
@@ -100,56 +103,39 @@ class Balances(BaseModel):
     balances: dict[str, int]
 
 
-class Deposit(_Body):
+class Deposit(Body):
     """Money that came in; the same reference counts once."""
 
     micros: Micros
     reference: Id
 
 
-class Ticket(BaseModel):
-    """Offer `subprotocols` when opening a WebSocket from a browser: good once, for a minute."""
-
-    subprotocols: list[str]
-    expires_in: float
-
-
-class NewToken(_Body):
-    """A token to create."""
-
-    scopes: list[str] = Field(min_length=1, max_length=len(SCOPES))
-    agent_id: Id | None = None
-    expires_in: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] | None = None
-
-
-class Secret(BaseModel):
-    """The only time that the secret is shown."""
-
-    token_id: str
-    secret: str
-
-
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 503)
+    status: {"model": Problem} for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 503)
 }
 
 
 async def identity_of(request: Request) -> Identity:
     """Who sends a request."""
     context: Context = request.app.state.context
-    return await context.doorkeeper.identify(request.headers.get("authorization"))
+    identity = await context.doorkeeper.identify(request.headers.get("authorization"))
+    if identity != LOCAL:
+        context.rates.check(f"token {identity.id}", asyncio.get_running_loop().time())
+    return identity
 
 
 Who = Annotated[Identity, Depends(identity_of)]
 router = APIRouter(prefix="/v1", responses=ERRORS)
 
 
-def _context(request: Request) -> Context:
+def context_of(request: Request) -> Context:
+    """The server's parts."""
     context: Context = request.app.state.context
     return context
 
 
-def _need(identity: Identity, scope: str) -> None:
+def need(identity: Identity, scope: str) -> None:
+    """Refused (forbidden) unless the token has this scope."""
     if not identity.may(scope):
         raise Refused("forbidden", f"this takes a token with the scope {scope}")
 
@@ -163,8 +149,8 @@ async def create_auction(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_ID)] = None,
 ) -> Acceptance:
     """Begin an auction; the same `Idempotency-Key` with the same body begins nothing twice."""
-    _need(who, "admin")
-    accepted = await _context(request).house.create(body.spec, who.id, idempotency_key)
+    need(who, "admin")
+    accepted = await context_of(request).house.create(body.spec, who.id, idempotency_key)
     response.headers["Location"] = f"/v1/auctions/{accepted.auction_id}"
     return Acceptance(auction_id=accepted.auction_id, replayed=accepted.is_replay)
 
@@ -177,25 +163,25 @@ async def list_auctions(
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = MAX_LISTED,
 ) -> Page:
     """Auctions behind `after`, in the order of their creation."""
-    _need(who, "watch")
-    found = await _context(request).catalogue.page(after, limit)
+    need(who, "watch")
+    found = await context_of(request).catalogue.page(after, limit)
     return Page(auctions=[Summary(**summary) for summary in found])
 
 
 @router.get("/auctions/{auction_id}")
 async def read_auction(request: Request, auction_id: AuctionId, who: Who) -> Summary:
     """Where an auction stands."""
-    _need(who, "watch")
-    return Summary(**await _context(request).catalogue.describe(auction_id))
+    need(who, "watch")
+    return Summary(**await context_of(request).catalogue.describe(auction_id))
 
 
 @router.post("/auctions/{auction_id}/cancel", status_code=202)
 async def cancel_auction(request: Request, auction_id: AuctionId, who: Who) -> Summary:
     """Stop an auction at its next token; what was written is charged."""
-    context = _context(request)
+    context = context_of(request)
     owner = await context.catalogue.owner(auction_id)
     if owner != who.id:
-        _need(who, "admin")
+        need(who, "admin")
     await context.house.cancel(auction_id)
     return Summary(**await context.catalogue.describe(auction_id))
 
@@ -207,9 +193,9 @@ async def cancel_auction(request: Request, auction_id: AuctionId, who: Who) -> S
 )
 async def read_receipt(request: Request, auction_id: AuctionId, who: Who) -> Response:
     """The receipt so far, as JSON lines for `tokenauction verify`: every bid is in it, so owner and admin alone."""
-    context = _context(request)
+    context = context_of(request)
     if await context.catalogue.owner(auction_id) != who.id:
-        _need(who, "admin")
+        need(who, "admin")
     lines = await context.catalogue.receipt(auction_id)
 
     async def body() -> AsyncIterator[str]:
@@ -222,16 +208,16 @@ async def read_receipt(request: Request, auction_id: AuctionId, who: Who) -> Res
 @router.get("/accounts")
 async def list_accounts(request: Request, who: Who) -> Balances:
     """What every account has, the ledger's own (@…) among them."""
-    _need(who, "admin")
-    return Balances(balances=dict(await _context(request).house.ledger.balances()))
+    need(who, "admin")
+    return Balances(balances=dict(await context_of(request).house.ledger.balances()))
 
 
 @router.get("/accounts/{account_id}")
 async def read_account(request: Request, account_id: AccountId, who: Who) -> AccountState:
     """What one account has: for its agent and the admin."""
     if who.agent_id != account_id:
-        _need(who, "admin")
-    account = await _context(request).house.ledger.account(account_id)
+        need(who, "admin")
+    account = await context_of(request).house.ledger.account(account_id)
     if account is None:
         raise Refused("not_found", f"there is no account {account_id!r}: it begins with its first deposit")
     return AccountState(
@@ -242,35 +228,9 @@ async def read_account(request: Request, account_id: AccountId, who: Who) -> Acc
 @router.post("/accounts/{account_id}/deposits", status_code=201)
 async def deposit(request: Request, account_id: AccountId, body: Deposit, who: Who) -> AccountState:
     """Money came in for an account."""
-    _need(who, "admin")
-    await _context(request).house.ledger.deposit(account_id, body.micros, body.reference)
+    need(who, "admin")
+    await context_of(request).house.ledger.deposit(account_id, body.micros, body.reference)
     return await read_account(request, account_id, who)
-
-
-@router.post("/tickets", status_code=201)
-async def create_ticket(request: Request, who: Who) -> Ticket:
-    """A single-use stand-in for the token that came with this request, for a browser's WebSocket."""
-    secret = _context(request).doorkeeper.ticket(who)
-    return Ticket(subprotocols=[SUBPROTOCOL, f"{TICKET_PREFIX}{secret}"], expires_in=TICKET_SECONDS)
-
-
-@router.post("/tokens", status_code=201)
-async def create_token(request: Request, body: NewToken, who: Who) -> Secret:
-    """A new access token; its secret is shown once and kept nowhere."""
-    _need(who, "admin")
-    context = _context(request)
-    if unknown := sorted(set(body.scopes) - SCOPES):
-        raise Refused("invalid_scope", f"{unknown[0]!r:.40} is no scope; the scopes are {', '.join(sorted(SCOPES))}")
-    expires = None if body.expires_in is None else context.doorkeeper.clock() + body.expires_in
-    token_id, secret = await context.house.ledger.create_token(sorted(set(body.scopes)), body.agent_id, expires)
-    return Secret(token_id=token_id, secret=secret)
-
-
-@router.delete("/tokens/{token_id}", status_code=204)
-async def revoke_token(request: Request, token_id: Annotated[str, Path(max_length=MAX_ID)], who: Who) -> None:
-    """From now on the token opens nothing."""
-    _need(who, "admin")
-    await _context(request).house.ledger.revoke_token(token_id)
 
 
 STATUSES: Mapping[str, int] = {
@@ -286,6 +246,7 @@ STATUSES: Mapping[str, int] = {
     "not_live": 409,
     "not_open": 409,
     "not_begun": 409,
+    "rate_limited": 429,
     "draining": 503,
     "capacity": 503,
     "closed": 503,

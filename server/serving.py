@@ -22,7 +22,7 @@ import uvicorn
 
 from tokenauction.server.app import App
 from tokenauction.server.house import House
-from tokenauction.server.listener import HttpProtocol, WebSocketProtocol
+from tokenauction.server.listener import HttpProtocol, WebSocketProtocol, allow_many_files
 from tokenauction.server.recovery import recover
 from tokenauction.server.wire import MAX_FRAME_BYTES
 
@@ -61,6 +61,7 @@ async def serve(
     stopping: asyncio.Event | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stopping`, then drain; raises what ended the house where it failed."""
+    allow_many_files()
     stop = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,13 +74,14 @@ async def serve(
         if num_recovered:
             log.warning("%d auctions were open when the server stopped; they go on, or are settled", num_recovered)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        house.spawn(app.peers.watch_tokens())
         app.is_ready = True
         on_ready(url_of(listener))
         await _first(serving, house.failure, asyncio.create_task(stop.wait()))
         app.is_ready = False
         if not house.failure.done():
             await _first(asyncio.create_task(house.drain(limits.drain_seconds)), house.failure)
-            await app.say_goodbye(limits.goodbye_seconds)
+            await app.peers.say_goodbye(limits.goodbye_seconds)
     finally:
         server.should_exit = True
         if serving is not None:

@@ -112,7 +112,10 @@ class Session:
     def receive(self, message: ClientMessage, now: float) -> list[Action]:
         """What to do about a decoded message; the rate is not looked at."""
         if self.expires is not None and now >= self.expires:
-            return [self.refuse(message, "token_expired", "the token has expired"), Close(EXPIRED, "token expired")]
+            return [
+                self.refuse(message, "token_expired", SESSION_CODES["token_expired"]),
+                Close(EXPIRED, "token expired"),
+            ]
         if isinstance(message, wire.Ping):
             event_id, time = self.stamp()
             return [Reply(wire.Pong(event_id=event_id, time=time, id=message.id))]

@@ -89,6 +89,39 @@ def create_token(url: str, scopes: list[str], agent_id: str | None, days: float 
     _visit(url, make)
 
 
+def list_tokens(url: str) -> None:
+    """Every token, the newest first, a line of JSON each."""
+
+    async def look(ledger: Ledger) -> None:
+        now = time.time()
+        for token in await ledger.tokens():
+            is_over = token.expires is not None and token.expires <= now
+            state = "revoked" if token.revoked_at is not None else "expired" if is_over else "good"
+            print(json.dumps({**dataclasses.asdict(token), "state": state}))
+
+    _visit(url, look)
+
+
+def rotate_token(url: str, token_id: str) -> None:
+    """Another token in the place of one; its secret is printed once and kept nowhere."""
+
+    async def replace(ledger: Ledger) -> None:
+        new_id, secret = await ledger.rotate_token(token_id)
+        print(json.dumps({"token_id": new_id, "secret": secret}))
+
+    _visit(url, replace)
+
+
+def revoke_token(url: str, token_id: str) -> None:
+    """From now on the token is nobody's."""
+
+    async def end(ledger: Ledger) -> None:
+        await ledger.revoke_token(token_id)
+        print(one_line(f"{token_id}: revoked"))
+
+    _visit(url, end)
+
+
 def receipt_of(url: str, auction_id: str) -> tuple[list[Line], str | None]:
     """The lines of an auction's receipt, and the head that was settled; InvalidInput where there is none."""
     lines: list[Line] = []

@@ -125,6 +125,34 @@ def token_create(
     create_token(ledger, scope, agent_id, days)
 
 
+@token_app.command("list")
+def token_list(ledger: LedgerUrl = LEDGER) -> None:
+    """Every token, the newest first, a line of JSON each; never a secret."""
+    from tokenauction.clients.cli.ledger import list_tokens
+
+    list_tokens(ledger)
+
+
+@token_app.command("rotate")
+def token_rotate(
+    token_id: Annotated[str, typer.Argument(help="tok_…", show_default=False)], ledger: LedgerUrl = LEDGER
+) -> None:
+    """Replace a token by one that allows the same; what the old one had opened closes."""
+    from tokenauction.clients.cli.ledger import rotate_token
+
+    rotate_token(ledger, token_id)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(help="tok_…", show_default=False)], ledger: LedgerUrl = LEDGER
+) -> None:
+    """Revoke a token: it opens nothing any more, and what it had opened closes."""
+    from tokenauction.clients.cli.ledger import revoke_token
+
+    revoke_token(ledger, token_id)
+
+
 @ledger_app.command("balances")
 def ledger_balances(ledger: LedgerUrl = LEDGER) -> None:
     """What every account has; the sum is zero."""
