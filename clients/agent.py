@@ -17,6 +17,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from tokenauction.clients.client import LOST, Client, Delays, Event, ServerError
+from tokenauction.clients.own_model import OwnModel, Speaker
 from tokenauction.clients.strategies import Sight, Strategy
 from tokenauction.server.wire import AgentJoin, BidUpdate, Brief, Subscribe, encode
 
@@ -48,13 +49,18 @@ class Agent:
         budget_micros: int | None = None,
         name: str | None = None,
         offer: str | None = None,
+        own_model: OwnModel | None = None,
     ) -> None:
-        """`name` and `offer` are its brief, which an auction needs that does not list it."""
+        """`name` and `offer` are its brief, which an auction needs that does not list it.
+
+        With `own_model` it sends that model's distribution for every token, where the auction allows it.
+        """
         self.client = client
         self.agent_id = agent_id
         self.strategy = strategy
         self.budget_micros = budget_micros
         self.brief = Brief(name, offer) if name is not None and offer is not None else None
+        self.own_model = own_model
         self.sight = Sight(budget_micros=budget_micros)
         self._texts: list[str] = []  # by step
 
@@ -75,8 +81,11 @@ class Agent:
                     await _until(socket, "agent.joined")
                     subscribe = Subscribe(auction_id=auction_id, after_seq=position[0], epoch=position[1])
                     await self._send(socket, subscribe)
+                    speaker = self.own_model and Speaker(self.own_model, auction_id, self.agent_id)
                     async for message in socket:
                         event = json.loads(message)
+                        if speaker and event["type"] == "step.opened":
+                            await socket.send(await speaker.answer(event))
                         if "seq" in event:
                             position = (event["seq"], event.get("epoch"))
                             delays.restart()
@@ -104,6 +113,8 @@ class Agent:
             bid_micros=bid,
             budget_micros=self.budget_micros,
             brief=self.brief,
+            own_model=self.own_model is not None,
+            vocabulary_hash=self.own_model.vocabulary_hash if self.own_model else None,
         )
 
     def _take(self, event: Event, outcome: Outcome) -> bool:

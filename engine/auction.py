@@ -127,9 +127,12 @@ class Auction:
         self._row(agent_id)
         (self._absent.add if is_absent else self._absent.discard)(agent_id)
 
-    def read_bids(self) -> Bids:
-        """The bids that the next step uses: the one place where a step reads them."""
-        return self._weigh(self._bids, self._absent)
+    def read_bids(self, told: Collection[str] = ()) -> Bids:
+        """The bids that the next step uses: the one place where a step reads them.
+
+        Agents with models of their own that have not `told` what they want are absent for this step.
+        """
+        return self._weigh(self._bids, self._absent | (self.spec.own_model_ids - set(told)))
 
     def reweigh(self, bids: Bids) -> Bids:
         """The same bids against what budgets hold now: of a step that began before the one in front was recorded."""

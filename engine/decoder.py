@@ -10,27 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from tokenauction.engine.auction import LIVE, Auction, Bids, Charges, State
+from tokenauction.engine.awaiting import clearable
 from tokenauction.engine.device_loop import DeviceLoop, Landed, is_covered
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
 from tokenauction.engine.fused_clearing import ClearingChoice, cleared_by
 from tokenauction.engine.outcome import StepOutcome
-from tokenauction.engine.performance import Performance, Seed
+from tokenauction.engine.performance import Awaited, Performance
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.provenance import Provenance
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
 from tokenauction.engine.recorder import Recorder, Stamp
+from tokenauction.engine.report import Report
 from tokenauction.engine.resumption import take_up
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
+from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, clear_step
 from tokenauction.models.base import DeviceModel, LanguageModel, NoRoom
@@ -79,8 +82,8 @@ class Decoder:
             self.device = DeviceLoop(model, capture=on_cuda)
 
     def submit(self, spec: AuctionSpec, prompts: Sequence[Sequence[int]], policy: Policy, auction_id: str) -> Auction:
-        """Queue an auction: one prompt (token ids) for each of `spec.row_ids`. Returns its state, through which bids
-        change.
+        """Queue an auction: one prompt (token ids) for each of `spec.hosted_ids`. Returns its state, through which
+        bids change.
 
         Raises InvalidInput for a wrong number of prompts and CapacityError when the queue is full or it could never
         fit.
@@ -104,28 +107,18 @@ class Decoder:
         `seed` is one that was drawn before; an auction that `is_paced` rests behind every token. Raises InvalidInput
         for a wrong number of prompts and CapacityError for more rows than the model has.
         """
-        if len(prompts) != len(spec.row_ids):
-            raise InvalidInput(f"{len(spec.row_ids)} rows need as many prompts, not {len(prompts)}")
+        if len(prompts) != len(spec.hosted_ids):
+            raise InvalidInput(f"{len(spec.hosted_ids)} rows need as many prompts, not {len(prompts)}")
         if len(prompts) > self.model.max_rows:
             raise CapacityError(f"{len(prompts)} rows never fit into the model's {self.model.max_rows}; raise max_rows")
         if seed is None:
             seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
-        auction = Auction(spec, auction_id)
-        tokenizer = self.model.tokenizer
         is_here = self.device is None or self.store_distributions or is_paced
         is_elsewhere = not is_here and is_covered(spec, policy)
         way = "device" if is_elsewhere else cleared_by(spec, self.model.device, self.clearing)
-        provenance = Provenance.of(self.model, prompts, way)
-        recorder = Recorder(
-            auction,
-            seed.value,
-            seed.source,
-            seed.nonce,
-            provenance,
-            self.stamp,
-            tokenizer.decode,
-            self.store_distributions,
-        )
+        provenance, tokenizer = Provenance.of(self.model, spec, prompts, way), self.model.tokenizer
+        auction = Auction(spec, auction_id)
+        recorder = Recorder(auction, seed, provenance, self.stamp, tokenizer.decode, self.store_distributions)
         rows = [list(prompt) for prompt in prompts]
         return Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere, is_paced=is_paced)
 
@@ -152,23 +145,34 @@ class Decoder:
 
     def cancel(self, auction_id: str) -> None:
         """Stop an auction at the next step: what was written is charged and settled, its rows are freed."""
-        for performance in self.scheduler.everybody():
-            if performance.auction.auction_id == auction_id:
-                performance.is_cancelled = True
-                return
-        raise InvalidInput(f"no auction {auction_id!r} is waiting or running")
+        self._find(auction_id).is_cancelled = True
+
+    def supply(self, auction_id: str, step: int, reports: Mapping[str, Report]) -> None:
+        """What agents with models of their own say of a step that `step.awaited` has opened, all at once.
+
+        Whoever says nothing is absent for this step. Raises what `Performance.supply` raises.
+        """
+        self._find(auction_id).supply(step, reports, self.model.tokenizer.vocab_size)
 
     def receipt(self, auction_id: str) -> list[Line]:
         """The receipt of an auction that waits or runs, as far as it goes; a finished one's stays with its last
         event."""
+        return list(self._find(auction_id).recorder.receipt)
+
+    def _find(self, auction_id: str) -> Performance:
         for performance in self.scheduler.everybody():
             if performance.auction.auction_id == auction_id:
-                return list(performance.recorder.receipt)
+                return performance
         raise InvalidInput(f"no auction {auction_id!r} is waiting or running")
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would get any auction further; one that waits for reports alone is none."""
+        return self.scheduler.has_work or any(p.is_told or p.is_cancelled for p in self.scheduler.everybody())
 
     async def run(self) -> AsyncIterator[Event]:
         """Yield the events of all auctions until none waits or runs; the model computes in a thread of its own."""
-        while self.scheduler.has_work:
+        while self.has_work:
             for event in await asyncio.to_thread(self.step):
                 yield event
 
@@ -196,12 +200,13 @@ class Decoder:
 
     def _step_here(self) -> list[Landed[Performance]]:
         """Run the model, clear, and bring what was decided to the host."""
-        performances, logits = self.scheduler.step()
-        standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in performances]
-        bids = [p.auction.read_bids() for p in performances]  # the one line on which a step reads the bids
-        keys = [step_key(p.recorder.seed, p.auction.num_tokens) for p in performances]
-        outcomes = clear_step(standings, bids, keys, logits, self.clearing)
-        return list(map(Landed, performances, bids, keys, outcomes))
+        stepped, logits = self.scheduler.step()
+        now = clearable(stepped, logits, self.scheduler.running, self.model.tokenizer.vocab_size)
+        standings = [Standing(p.auction.spec, p.auction.token_ids, p.policy) for p in now.performances]
+        bids = [p.auction.read_bids(told) for p, told in zip(now.performances, now.reports, strict=True)]  # here alone
+        keys = [step_key(p.recorder.seed.value, p.auction.num_tokens) for p in now.performances]
+        outcomes = clear_step(standings, bids, keys, now.logits, self.clearing)
+        return list(map(Landed, now.performances, bids, keys, outcomes, now.reports))
 
     def _step_on_device(self) -> list[Landed[Performance]]:
         """Start the next step of those on the device; what the one before decided."""
@@ -211,10 +216,6 @@ class Decoder:
             except NoRoom:
                 self.scheduler.preempt()
         return []
-
-    def _announce(self) -> Iterator[Event]:
-        for performance in self.scheduler.everybody():
-            yield from self._create(performance)
 
     @staticmethod
     def _create(performance: Performance) -> Iterator[Event]:
@@ -232,13 +233,22 @@ class Decoder:
     def _admit(self) -> Iterator[Event]:
         """Let the next auctions have rows; those that could never run fail."""
         failed = self.scheduler.admit()
-        yield from self._announce()  # behind admission: others submit at any time, and none may run untold
+        for performance in self.scheduler.everybody():  # behind admission: others submit at any time
+            yield from self._create(performance)
         for performance, error in failed:
             yield from self._create(performance)
             yield from self._fail(performance, getattr(error, "code", "invalid_input"), str(error))
         for performance in self.scheduler.reading:
             if performance.auction.state == State.CREATED:
                 performance.auction.start()
+            yield from self._open(performance)
+
+    @staticmethod
+    def _open(performance: Performance) -> Iterator[Event]:
+        """Ask agents with models of their own about the next token, unless they have been asked."""
+        if performance.auction.spec.own_model_ids and performance.awaited is None:
+            performance.awaited = Awaited()
+            yield performance.recorder.awaited()
 
     def _take_in(self, performance: Performance, bids: Bids, outcome: StepOutcome | TokenAuctionError) -> _Taken:
         """What a step does to its auction: its token, its text, its charges, and whether it is the last."""
@@ -265,8 +275,9 @@ class Decoder:
         performance, outcome = step.performance, step.outcome
         if not isinstance(outcome, TokenAuctionError):
             assert taken.charges is not None, "who has drawn a token has been charged for it"
+            number = performance.auction.num_tokens - 1
             yield performance.recorder.token(
-                performance.auction.num_tokens - 1, outcome, step.bids, taken.charges, taken.text, step.key, latency_ms
+                number, outcome, step.bids, taken.charges, taken.text, step.key, latency_ms, step.reports
             )
         elif taken.reason == "error":
             yield from self._fail(performance, outcome.code, str(outcome))
@@ -274,6 +285,8 @@ class Decoder:
         if taken.reason:
             performance.auction.settle(taken.reason, performance.stream.finish())
             yield self._end(performance)
+        else:
+            yield from self._open(performance)
 
     def _fail(self, performance: Performance, code: str, message: str) -> Iterator[Event]:
         yield performance.recorder.error(code, message)

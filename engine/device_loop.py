@@ -10,8 +10,8 @@ recorder writes, nor how a model computes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.recorder import Recorder
+from tokenauction.engine.report import Report
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import DeviceModel, Gang
 
@@ -56,6 +57,7 @@ class Landed(Generic[T]):
     bids: Bids  # as they counted
     key: bytes
     outcome: StepOutcome | TokenAuctionError
+    reports: Mapping[str, Report] = field(default_factory=dict)  # of agents with models of their own
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def is_covered(spec: AuctionSpec, policy: Policy) -> bool:
     """Whether steps on the device compute this auction: whole distributions under the linear rule, coupled."""
     is_whole = spec.top_k is None and (spec.top_p is None or spec.top_p >= 1) and not spec.floor
     is_plain = spec.rule == "linear" and spec.sampler == "coupled" and spec.pricing in PRICINGS
-    return is_whole and is_plain and not policy.has_bans and not spec.top_tokens
+    return is_whole and is_plain and not (policy.has_bans or spec.top_tokens or spec.own_model_ids)
 
 
 class DeviceLoop(Generic[T]):
@@ -108,7 +110,7 @@ class DeviceLoop(Generic[T]):
     def _seat(performance: T, step: int) -> Seat:
         auction = performance.auction
         bids = auction.read_bids()  # the one line on which a step on the device reads the bids
-        return Seat(auction, _gang(performance), bids, step_key(performance.recorder.seed, step))
+        return Seat(auction, _gang(performance), bids, step_key(performance.recorder.seed.value, step))
 
     def _start(self, performances: list[T], seats: list[Seat], pages: list[int]) -> _Flight[T]:
         bucket = Bucket.of([seat.gang.num_rows for seat in seats], self.buffers.most)

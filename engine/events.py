@@ -3,6 +3,8 @@
     auction.created   the spec, the guarantee, the seed's commitment, model and numerics
     auction.token     one token: its text, and per agent its influence, critical bid, payment and running total
     auction.settled   the whole text, the totals, the seed, the head of the receipt
+    step.awaited      the next token waits for agents with models of their own: for whoever collects what they send,
+                      outside of the stream and its numbers
     error             what went wrong, with a stable code; the auction settles as "error" and charges nothing
 
 `seq` is dense per auction and starts at 0. Totals are cumulative, so a lost event corrupts nothing. Two runs of one

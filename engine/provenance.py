@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import LanguageModel
 
 
@@ -26,12 +27,13 @@ class Provenance:
     runner: str
     clearing: str  # "fused" or "torch"
     tokenizer_hash: str
-    prompt_hashes: tuple[str, ...]  # one a row
+    prompt_hashes: tuple[str | None, ...]  # one a row; None for agents with models of their own
 
     @classmethod
-    def of(cls, model: LanguageModel, prompts: Sequence[Sequence[int]], clearing: str) -> Provenance:
-        """What `model` writes behind `prompts`, cleared by `clearing`."""
-        hashes = tuple(prompt_hash(prompt) for prompt in prompts)
+    def of(cls, model: LanguageModel, spec: AuctionSpec, prompts: Sequence[Sequence[int]], clearing: str) -> Provenance:
+        """What `model` writes behind `prompts`, one for each of `spec.hosted_ids`, cleared by `clearing`."""
+        hosted = dict(zip(spec.hosted_ids, map(prompt_hash, prompts), strict=True))
+        hashes = tuple(hosted.get(row_id) for row_id in spec.row_ids)
         return cls(model.name, model.hash, model.numerics, model.runner, clearing, model.tokenizer.hash, hashes)
 
     def to_mapping(self) -> dict[str, Any]:

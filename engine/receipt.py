@@ -28,6 +28,7 @@ VERSION = 1
 MAX_LINE = 64 * 2**20  # characters; a step with stored distributions is long
 MAX_LINES = 2**20
 Line = dict[str, Any]
+_NOT_HASHED = frozenset({"hash", "distributions", "reports"})
 
 
 def canonical(value: Any) -> bytes:
@@ -37,8 +38,8 @@ def canonical(value: Any) -> bytes:
 
 
 def content_hash(line: Mapping[str, Any]) -> str:
-    """Hex SHA-256 of a line without its own `hash`; of stored distributions only their hashes count."""
-    return hashlib.sha256(canonical({k: v for k, v in line.items() if k not in ("hash", "distributions")})).hexdigest()
+    """Hex SHA-256 of a line without its own `hash`; of stored distributions and reports only their hashes count."""
+    return hashlib.sha256(canonical({k: v for k, v in line.items() if k not in _NOT_HASHED})).hexdigest()
 
 
 def commitment(seed: int, nonce: bytes, header: Mapping[str, Any]) -> str:
@@ -85,6 +86,7 @@ def voided_by(spec: AuctionSpec, line: Mapping[str, Any]) -> set[str]:
             if status == "bid"
         ),
         "a payment was clipped to a budget": any(line["clipped"]),
+        "an agent reported its own distribution": any(line.get("report_hashes", ())),
     }
     return {says for says, is_so in found.items() if is_so}
 

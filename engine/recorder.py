@@ -6,7 +6,7 @@ the time and the event's id).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from tokenauction.engine.money import from_micros
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.provenance import Provenance
 from tokenauction.engine.receipt import Line, header_line, next_line, pack_distribution, voided_by
+from tokenauction.engine.report import Report
+from tokenauction.engine.seed import Seed
 
 Stamp = Callable[[], tuple[str, float]]  # a fresh event id, and the time in seconds since 1970
 Decode = Callable[[Sequence[int]], str]
@@ -29,9 +31,7 @@ class Recorder:
     """Writes the events and the receipt of one auction."""
 
     auction: Auction
-    seed: int
-    seed_source: str  # "drawn", or "caller": repeatable, but the caller could have chosen it
-    nonce: bytes
+    seed: Seed
     provenance: Provenance
     stamp: Stamp
     decode: Decode
@@ -47,29 +47,48 @@ class Recorder:
             "rows": list(spec.row_ids),
             "guarantee": spec.guarantee.summary,
             "limits": list(LIMITS),
-            "seed_source": self.seed_source,
+            "seed_source": self.seed.source,
             **self.provenance.to_mapping(),
         }
-        self.receipt.append(header_line(content, self.seed, self.nonce))
+        self.receipt.append(header_line(content, self.seed.value, self.seed.nonce))
         fields = {**content, "guarantee": _guarantee_fields(self.auction), "commitment": self.receipt[0]["commitment"]}
         return replace(self._event("auction.created", fields), receipt=(self.receipt[-1],))
 
+    def awaited(self) -> Event:
+        """The next step waits for reports: for whoever collects them, not a part of the stream."""
+        fields = {"step": self.auction.num_tokens, "agents": sorted(self.auction.spec.own_model_ids)}
+        return self._event("step.awaited", fields, is_counted=False)
+
     def token(
-        self, step: int, outcome: StepOutcome, bids: Bids, charges: Charges, text: str, key: bytes, latency_ms: float
+        self,
+        step: int,
+        outcome: StepOutcome,
+        bids: Bids,
+        charges: Charges,
+        text: str,
+        key: bytes,
+        latency_ms: float,
+        reports: Mapping[str, Report],
     ) -> Event:
         """Chain the line of a step that the auction has taken in, and tell of it."""
-        self.receipt.append(
-            next_line("step", self._step_content(step, outcome, bids, charges, text, key), self.receipt[-1])
-        )
+        content = self._step_content(step, outcome, bids, charges, text, key)
+        if self.auction.spec.own_model_ids:
+            told = [reports.get(row_id) for row_id in self.auction.spec.row_ids]
+            content["report_hashes"] = [report and report.hash for report in told]
+            content["reports"] = [report and report.to_mapping() for report in told]
+        self.receipt.append(next_line("step", content, self.receipt[-1]))
         fields: dict[str, Any] = {
             "step": step,
             "token_id": outcome.token,
             "text": text,
             "probability": outcome.q,
             "agents": [self._agent_fields(row, outcome, bids, charges) for row in range(len(bids.submitted))],
+            "key": key.hex(),
             "receipt_head": self.receipt[-1]["hash"],
             "latency_ms": latency_ms,
         }
+        for row_id, report in reports.items():
+            fields["agents"][self.auction.spec.row_ids.index(row_id)]["report_hash"] = report.hash
         if self.auction.spec.top_tokens:
             fields["top_tokens"] = self._top_tokens(outcome)
         event = self._event("auction.token", fields)
@@ -90,8 +109,8 @@ class Recorder:
             "totals_micros": list(totals),
             "voids": sorted(set().union(*(voided_by(auction.spec, line) for line in self.receipt[1:]))),
             "exact_micros": list(auction.exact_micros),
-            "seed": f"{self.seed:064x}",
-            "nonce": self.nonce.hex(),
+            "seed": f"{self.seed.value:064x}",
+            "nonce": self.seed.nonce.hex(),
         }
         self.receipt.append(next_line("settlement", content, self.receipt[-1]))
         agents = [
@@ -108,10 +127,10 @@ class Recorder:
         """What went wrong, for people and by a stable code."""
         return self._event("error", {"code": code, "message": message})
 
-    def _event(self, kind: str, fields: dict[str, Any]) -> Event:
+    def _event(self, kind: str, fields: dict[str, Any], *, is_counted: bool = True) -> Event:
         event_id, time = self.stamp()
         event = Event(kind, self.auction.auction_id, self._seq, event_id, time, fields)
-        self._seq += 1
+        self._seq += is_counted
         return event
 
     def _agent_fields(self, row: int, outcome: StepOutcome, bids: Bids, charges: Charges) -> dict[str, Any]:

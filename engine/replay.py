@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from tokenauction.engine.aggregation import aggregate, normalised, weight_of_others
+from tokenauction.engine.awaiting import assembled
 from tokenauction.engine.clearing import Clearing, clear
 from tokenauction.engine.geometric_path import geometric_path
 from tokenauction.engine.policy import Policy
@@ -22,6 +23,7 @@ from tokenauction.engine.provenance import prompt_hash
 from tokenauction.engine.randomness import RaceRandomness, race_randomness, step_randomness, uniform
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
+from tokenauction.engine.report import Report
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.stepping import Standing, shape_one
 from tokenauction.engine.verification import Verdict
@@ -70,8 +72,9 @@ def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequen
 
 
 def _check_provenance(spec: AuctionSpec, header: Line, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> str:
-    for row_id, recorded, prompt in zip(spec.row_ids, header["prompt_hashes"], prompts, strict=True):
-        if prompt_hash(prompt) != recorded:
+    hosted = dict(zip(spec.hosted_ids, map(prompt_hash, prompts), strict=True))
+    for row_id, recorded in zip(spec.row_ids, header["prompt_hashes"], strict=True):
+        if hosted.get(row_id) != recorded:
             return f"the prompt of {row_id} is another one"
     if model.tokenizer.hash != header["tokenizer_hash"]:
         return "the tokenizer is another one"
@@ -100,12 +103,22 @@ def _distributions(
             logits = model.prefill([gang])
             tokens: list[int] = []
             for line in steps:
-                yield shape_one(Standing(spec, tokens, policy), logits)
+                reports = _reports(spec, line)
+                rows = assembled(spec, logits, reports, model.tokenizer.vocab_size) if reports is not None else logits
+                yield shape_one(Standing(spec, tokens, policy), rows)
                 tokens.append(line["token"])
                 if len(tokens) < len(steps):
                     logits = model.step([gang], torch.tensor(tokens[-1:], device=model.device))
     finally:
         model.release(gang)
+
+
+def _reports(spec: AuctionSpec, line: Line) -> dict[str, Report] | None:
+    """What agents with models of their own said of a step; None where every model is the platform's."""
+    if not spec.own_model_ids:
+        return None
+    stored = zip(spec.row_ids, line["reports"], strict=True)
+    return {row_id: Report.from_mapping(report) for row_id, report in stored if report is not None}
 
 
 def _check_step(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "rows vocab"], tolerance: float) -> str:

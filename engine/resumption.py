@@ -15,6 +15,7 @@ from tokenauction.engine.provenance import Provenance
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
 from tokenauction.engine.recorder import Recorder, Stamp
+from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import TextStream, Tokenizer
 
@@ -39,8 +40,7 @@ def take_up(recorder: Recorder, tokenizer: Tokenizer, stream: TextStream, lines:
 def settle_as_recorded(
     spec: AuctionSpec,
     auction_id: str,
-    seed: int,
-    nonce: bytes,
+    seed: Seed,
     lines: Sequence[Line],
     stamp: Stamp,
     *,
@@ -55,7 +55,7 @@ def settle_as_recorded(
         raise ReceiptError("the receipt has no line, so there is nothing to settle")
     auction = Auction(spec, auction_id)
     provenance = Provenance.from_mapping(lines[0])
-    recorder = Recorder(auction, seed, lines[0]["seed_source"], nonce, provenance, stamp, lambda ids: "")
+    recorder = Recorder(auction, seed, provenance, stamp, lambda ids: "")
     recorder.receipt.append(dict(lines[0]))
     _follow(recorder, lines)
     if has_failed:
@@ -80,4 +80,5 @@ def _follow(recorder: Recorder, lines: Sequence[Line]) -> None:
     if len(lines) > 1:
         for agent, bid, status in zip(auction.spec.agents, lines[-1]["bids"], lines[-1]["status"], strict=False):
             auction.set_bid(agent.id, bid)
-            auction.set_absent(agent.id, is_absent=status == "absent")
+            if not agent.own_model:  # which is absent for every step that it says nothing of, and not longer
+                auction.set_absent(agent.id, is_absent=status == "absent")

@@ -71,13 +71,16 @@ class Scheduler(Generic[T]):
     reading: list[T] = field(default_factory=list)
     running: list[T] = field(default_factory=list)
     num_preemptions: int = 0
+    is_full: bool = False  # the next in line found no room, and nobody has left since
     _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "tokenauction-step"))
     _ahead: Future[_Step[T]] | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether a step would get anybody further."""
-        return bool(self.waiting or self.reading) or any(not auction.is_held for auction in self.running)
+        if self.reading or any(not auction.is_held for auction in self.running):
+            return True
+        return bool(self.waiting) and not self.is_full
 
     def everybody(self) -> list[T]:
         """All auctions, those that came first in front."""
@@ -100,11 +103,13 @@ class Scheduler(Generic[T]):
             is_alone = not (self.running or self.reading)
             try:
                 if len(auction.prompts) > self.model.free_rows and not is_alone:
+                    self.is_full = True
                     break
                 rows = [[*prompt, *text] for prompt in auction.prompts]
                 auction.gang = self.model.admit(rows, auction.num_tokens_left)
             except (ModelError, ValueError) as error:
                 if isinstance(error, NoRoom) and not is_alone:  # memory is short until another auction ends
+                    self.is_full = True
                     break
                 failed.append((self.waiting.popleft(), error))
                 continue
@@ -173,6 +178,7 @@ class Scheduler(Generic[T]):
 
     def _give_back(self, auction: T) -> None:
         """Free an auction's rows, if it has any."""
+        self.is_full = False
         if auction.gang is not None:
             self.model.release(auction.gang)
             auction.gang = None

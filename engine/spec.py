@@ -34,11 +34,13 @@ class AgentSpec:
     budget_micros: int | None = None  # for the whole text; None for no limit
     system_prompt: str | None = None
     prompt: str | None = None  # verbatim instead of the brief
+    own_model: bool = False  # it sends its distributions; the platform's model has no row for it
 
     @classmethod
     def from_mapping(cls, source: Any, where: str) -> AgentSpec:
         """Read one agent; InvalidSpec or InvalidBid name the field as `where`.field."""
-        values = _mapping(source, where, {"id", "name", "offer", "bid", "budget", "system_prompt", "prompt"})
+        names = {f.name for f in fields(cls)} - {"bid_micros", "budget_micros"} | {"bid", "budget"}
+        values = _mapping(source, where, names)
         name = _text(values, "name", where)
         budget = values.get("budget")
         return cls(
@@ -49,6 +51,7 @@ class AgentSpec:
             budget_micros=None if budget is None else to_micros(budget, f"{where}.budget"),
             system_prompt=_text(values, "system_prompt", where) if values.get("system_prompt") is not None else None,
             prompt=_text(values, "prompt", where, line=False) if values.get("prompt") is not None else None,
+            own_model=_flag(values.get("own_model", False), f"{where}.own_model"),
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -57,6 +60,8 @@ class AgentSpec:
         mapping["bid"] = from_micros(self.bid_micros)
         mapping["budget"] = None if self.budget_micros is None else from_micros(self.budget_micros)
         mapping |= {k: getattr(self, k) for k in ("system_prompt", "prompt") if getattr(self, k) is not None}
+        if self.own_model:
+            mapping["own_model"] = True
         return {k: v for k, v in mapping.items() if not (k == "offer" and v == "")}
 
 
@@ -129,11 +134,23 @@ class AuctionSpec:
         ids = tuple(agent.id for agent in self.agents)
         return (*ids, REFERENCE_ID) if self.has_reference else ids
 
+    @cached_property
+    def own_model_ids(self) -> frozenset[str]:
+        """Ids of the agents that send their distributions."""
+        return frozenset(agent.id for agent in self.agents if agent.own_model)
+
+    @cached_property
+    def hosted_ids(self) -> tuple[str, ...]:
+        """Ids of the rows that the platform's model computes, in the order of `row_ids`."""
+        return tuple(row_id for row_id in self.row_ids if row_id not in self.own_model_ids)
+
     def __post_init__(self) -> None:
         _check_agents(self.agents)
         _check_options(self)
         if not self.has_reference and not any(agent.bid_micros for agent in self.agents):
             raise InvalidSpec("every bid is 0 and reference_weight is 0: nothing has weight; raise one of them")
+        if not self.hosted_ids:
+            raise InvalidSpec("every agent runs its own model: when all are silent nobody writes; set reference_weight")
         _ = self.guarantee
         check_truncation(self.rule, self.top_k, self.top_p, self.floor)
 
@@ -142,6 +159,9 @@ def _check_agents(agents: tuple[AgentSpec, ...]) -> None:
     if not 1 <= len(agents) <= MAX_AGENTS:
         raise InvalidSpec(f"an auction has 1 to {MAX_AGENTS} agents, not {len(agents)}")
     ids = [agent.id for agent in agents]
+    for agent in agents:
+        if agent.own_model and (agent.prompt is not None or agent.system_prompt is not None):
+            raise InvalidSpec(f"agent {agent.id!r} runs its own model: a prompt for it would be read by nobody")
     for agent_id in ids:
         if ids.count(agent_id) > 1:
             raise InvalidSpec(f"two agents have the id {agent_id!r}; one account per advertiser")
@@ -166,8 +186,7 @@ def _check_options(spec: AuctionSpec) -> None:
     _integer(spec, "max_sentences", 1, MAX_TOKENS, optional=True)
     _integer(spec, "top_tokens", 0, 100)
     _integer(spec, "seed", 0, MAX_SEED, optional=True)
-    if not isinstance(spec.allow_unsafe, bool):
-        raise InvalidSpec(f"spec.allow_unsafe is {spec.allow_unsafe!r}; it must be true or false")
+    _flag(spec.allow_unsafe, "spec.allow_unsafe")
     if not isinstance(spec.currency, str) or not (
         spec.currency.isascii() and spec.currency.isalpha() and len(spec.currency) == 3
     ):
@@ -175,6 +194,12 @@ def _check_options(spec: AuctionSpec) -> None:
     for word in spec.banned_words:
         if not isinstance(word, str) or not word.strip() or len(word) > MAX_TEXT or _has_surrogate(word):
             raise InvalidSpec(f"spec.banned_words holds {word!r}; each must be a word or phrase")
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidSpec(f"{where} is {value!r}; it must be true or false")
+    return value
 
 
 def _number(

@@ -29,6 +29,7 @@ from tokenauction.engine.guarantees import LIMITS
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.receipt import VERSION, Line, caller_nonce, commitment, content_hash, voided_by
 from tokenauction.engine.redo import check_distributions
+from tokenauction.engine.report import Report
 from tokenauction.engine.spec import AuctionSpec
 
 
@@ -156,16 +157,31 @@ def _check_step(spec: AuctionSpec, auction: Auction, line: Line, seed: int) -> N
         for row, (mine, theirs) in enumerate(zip(due, recorded, strict=True)):
             if mine != theirs:
                 raise Fault(where, f"{name} of {spec.row_ids[row]}: {theirs} is recorded, {mine} follows")
+    _check_reports(spec, line, where)
     problem = check_distributions(spec, line) if "distributions" in line else ""
     if problem:
         raise Fault(where, problem)
+
+
+def _check_reports(spec: AuctionSpec, line: Line, where: str) -> None:
+    """Every agent with a model of its own that took part has a report, and what is stored of it is what was hashed."""
+    if not spec.own_model_ids:
+        return
+    columns = zip(spec.row_ids, line["status"], line["report_hashes"], line["reports"], strict=True)
+    for row_id, status, digest, stored in columns:
+        if digest is None and row_id in spec.own_model_ids and status != "absent":
+            raise Fault(where, f"{row_id} runs its own model and took part without a report")
+        if digest is not None and row_id not in spec.own_model_ids:
+            raise Fault(where, f"a report of {row_id} is recorded, whose model is the platform's")
+        if stored is not None and Report.from_mapping(stored).hash != digest:
+            raise Fault(where, f"the stored report of {row_id} is not the one that was hashed")
 
 
 def _check_bids(spec: AuctionSpec, auction: Auction, line: Line, where: str) -> None:
     for row, agent in enumerate(spec.agents):
         auction.set_bid(agent.id, line["bids"][row])
         auction.set_absent(agent.id, is_absent=line["status"][row] == "absent")
-    bids = auction.read_bids()
+    bids = auction.read_bids(told=spec.own_model_ids)  # of whom the silent have been set absent
     for name, recorded, follows in (
         ("bids", line["bids"], bids.submitted),
         ("effective", line["effective"], bids.effective),

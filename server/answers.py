@@ -60,13 +60,24 @@ class BidRejected(_Answer, tag="bid.rejected", frozen=True, kw_only=True):
 
 
 class StepOpened(_Answer, tag="step.opened", frozen=True, kw_only=True):
-    """The distribution of this step is awaited from an agent with an own model, for so long."""
+    """The distribution of this step is awaited from an agent with its own model, for so long."""
 
     auction_id: str
     agent_id: str
     step: int
     deadline_ms: float
     last_token_id: int | None  # the text's last token; null before the first
+    token_ids: list[int] | UnsetType = UNSET  # the whole text so far, with the first that is opened on a connection
+
+
+class StepMissed(_Answer, tag="step.missed", frozen=True, kw_only=True):
+    """The distribution did not come in time: the agent is absent for this token."""
+
+    auction_id: str
+    agent_id: str
+    step: int
+    num_missed: int  # in a row
+    suspended_until_step: int | None  # it is not asked before; null: it is asked about the next
 
 
 class PaymentPosted(_Answer, tag="payment.posted", frozen=True, kw_only=True):
@@ -124,6 +135,7 @@ ANSWERS: tuple[type[_Answer], ...] = (
     BidAccepted,
     BidRejected,
     StepOpened,
+    StepMissed,
     PaymentPosted,
     StreamGap,
     StreamSnapshot,

@@ -1,5 +1,5 @@
-"""What somebody who creates an auction asks for, checked once: the engine's spec, how long agents may join, how slowly
-it is written, the holds.
+"""What somebody who creates an auction asks for, checked once: the engine's spec, how long agents may join and think,
+how slowly it is written, the holds.
 
 Every agent has a budget for the whole text, which is what is held of its account; who declares none has declared its
 bid for each of the most tokens there may be. It must not know the ledger, nor where the request came from.
@@ -18,6 +18,8 @@ from tokenauction.engine.spec import AgentSpec, AuctionSpec
 MAX_TOKENS = 2_048  # of one text on a server
 MAX_JOIN_MS = 60_000
 MAX_TOKEN_MS = 10_000
+TMAX_TOKEN_MS = 100  # unless it is given
+OWN_FIELDS = ("tmax_join_ms", "token_ms", "tmax_token_ms", "own_models", "commit_reveal")  # beside the engine's
 NOBODY_YET = {"id": "nobody-yet", "name": "Nobody", "offer": "nothing", "bid": 1}  # stands in for those that may join
 
 
@@ -29,6 +31,9 @@ class AuctionRequest:
     agents: tuple[AgentSpec, ...]  # that are listed from the start, each with its budget
     tmax_join_ms: int  # 0: the text begins at once, with the agents that are listed
     token_ms: int = 0  # rest behind every token, for people who watch and steer; 0: as fast as it goes
+    tmax_token_ms: int = TMAX_TOKEN_MS  # how long the distributions of agents with models of their own are waited for
+    own_models: bool = False  # agents that join may bring their own models
+    commit_reveal: bool = False  # the hash of a distribution is on the ledger before the draw that it takes part in
 
     @classmethod
     def from_mapping(cls, source: Mapping[str, Any]) -> AuctionRequest:
@@ -36,14 +41,18 @@ class AuctionRequest:
         fields = dict(source)
         join_ms = _milliseconds(fields, "tmax_join_ms", MAX_JOIN_MS)
         token_ms = _milliseconds(fields, "token_ms", MAX_TOKEN_MS)
+        tmax_token_ms = _milliseconds(fields, "tmax_token_ms", MAX_TOKEN_MS, 1, TMAX_TOKEN_MS)
+        flags = {name: fields.pop(name, False) for name in ("own_models", "commit_reveal")}
+        for name, value in flags.items():
+            if not isinstance(value, bool):
+                raise InvalidSpec(f"spec.{name} is {value!r}; it must be true or false")
         nobody_is_listed = join_ms > 0 and fields.get("agents", []) == []
         spec = AuctionSpec.from_mapping({**fields, "agents": [NOBODY_YET]} if nobody_is_listed else fields)
         if spec.max_tokens > MAX_TOKENS:
             raise InvalidSpec(f"spec.max_tokens is {spec.max_tokens}; a server writes at most {MAX_TOKENS}")
-        if nobody_is_listed:
-            return cls(spec, (), join_ms, token_ms)
-        agents = tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
-        return cls(replace(spec, agents=agents), agents, join_ms, token_ms)
+        agents = () if nobody_is_listed else tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
+        template = replace(spec, agents=agents or spec.agents)
+        return cls(template, agents, join_ms, token_ms, tmax_token_ms, **flags)
 
     @property
     def holds(self) -> dict[str, int]:
@@ -57,15 +66,15 @@ class AuctionRequest:
     def to_mapping(self) -> dict[str, Any]:
         """The mapping that `from_mapping` reads back to an equal request."""
         agents = [agent.to_mapping() for agent in self.agents]
-        times = {"tmax_join_ms": self.tmax_join_ms, "token_ms": self.token_ms}
-        return {**self.template.to_mapping(), "agents": agents, **times}
+        own = {name: getattr(self, name) for name in OWN_FIELDS}
+        return {**self.template.to_mapping(), "agents": agents, **own}
 
 
-def _milliseconds(fields: dict[str, Any], name: str, most: int) -> int:
-    """Take a time out of the fields; 0 where it is not given."""
-    value: Any = fields.pop(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise InvalidSpec(f"spec.{name} is {value!r}; it must be a whole number from 0 to {most}")
+def _milliseconds(fields: dict[str, Any], name: str, most: int, least: int = 0, missing: int = 0) -> int:
+    """Take a time out of the fields; `missing` where it is not given."""
+    value: Any = fields.pop(name, missing)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidSpec(f"spec.{name} is {value!r}; it must be a whole number from {least} to {most}")
     return value
 
 

@@ -38,13 +38,21 @@ class Bidding:
         bid_micros: int,
         budget_micros: int | None,
         brief: Mapping[str, str] | None,
+        own_vocabulary: str | None = None,
     ) -> int:
         """An agent takes part, or one that is listed is back; the step from which its bid counts.
 
-        Raises Refused (not_live, join_pending, joining_closed, brief_missing, left, capacity), the engine's errors and
-        insufficient_funds.
+        `own_vocabulary` is the hash of its own model's vocabulary, where it is to send distributions.
+
+        Raises Refused (not_live, join_pending, joining_closed, brief_missing, left, capacity, hosted,
+        wrong_vocabulary), the engine's errors and insufficient_funds.
         """
         live = self.house.find_live(auction_id)
+        if own_vocabulary is not None:
+            listed = live.agents.get(agent_id)
+            if not (live.request.own_models if listed is None else listed.own_model):
+                raise Refused("hosted", f"{agent_id!r} runs on the server's model in {auction_id}: join without one")
+            self.house.desk.check_vocabulary(own_vocabulary)
         if agent_id in live.agents:
             return await self.bid(auction_id, agent_id, bid_micros, is_back=True)
         if agent_id in live.joining:
@@ -55,9 +63,10 @@ class Bidding:
             raise Refused("brief_missing", "whoever joins says what it advertises: brief {name, offer}")
         source = {"id": agent_id, "bid": 0, **brief}
         agent = replace(AgentSpec.from_mapping(source, "brief"), bid_micros=bid_micros, budget_micros=budget_micros)
+        agent = replace(agent, own_model=own_vocabulary is not None)
         agent = with_budget(agent, live.request.template.max_tokens)
         spec = live.request.spec_of((*live.agents.values(), agent))
-        if len(spec.row_ids) + len(live.joining) > self.house.decoder.model.max_rows:
+        if len(spec.hosted_ids) + len(live.joining) > self.house.decoder.model.max_rows:
             raise Refused("capacity", f"the model has {self.house.decoder.model.max_rows} rows, which are taken")
         live.joining.add(agent_id)
         try:

@@ -88,6 +88,8 @@ class AgentJoin(_Request, tag="agent.join", frozen=True, kw_only=True):
     bid_micros: Micros  # per token
     budget_micros: Micros | None = None  # for the whole text; it is held until the settlement
     brief: Brief | None = None  # needed unless the auction lists the agent
+    own_model: bool = False  # it sends the distributions of its own model, where the auction allows that
+    vocabulary_hash: VocabularyHash | None = None  # of that model's tokenizer; needed with it
 
 
 class BidUpdate(_Request, tag="bid.update", frozen=True, kw_only=True):

@@ -12,11 +12,14 @@ import logging
 import math
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from msgspec import UNSET
+
 from tokenauction.server.catalogue import Catalogue
+from tokenauction.server.circuit_breaker import CircuitBreaker
 from tokenauction.server.hub import Reader
 from tokenauction.server.legality import EXPIRED
 from tokenauction.server.requests import EXPECTED, Requests
@@ -27,6 +30,8 @@ from tokenauction.server.wire import (
     BidUpdate,
     ClientMessage,
     ServerMessage,
+    StepMissed,
+    StepOpened,
     Subscribe,
     Unsubscribe,
     encode,
@@ -95,8 +100,44 @@ class Connection:
             await asyncio.gather(reading, writing, return_exceptions=True)
             if self._tasks:  # a bid that is on the ledger must reach its auction, whoever hears of it
                 await asyncio.wait(self._tasks)
+            self.requests.house.desk.detach(self)
             for auction_id in list(self.readers):
                 self._unsubscribe(auction_id)
+
+    def open_step(
+        self, auction_id: str, agent_id: str, step: int, deadline_ms: int, token_ids: Sequence[int], *, is_first: bool
+    ) -> None:
+        """Ask the peer for a distribution; see distributions.py."""
+        self.session.open_step(auction_id, agent_id, step)
+        event_id, time = self.requests.stamp()
+        asked = StepOpened(
+            event_id=event_id,
+            time=time,
+            auction_id=auction_id,
+            agent_id=agent_id,
+            step=step,
+            deadline_ms=deadline_ms,
+            last_token_id=token_ids[-1] if token_ids else None,
+            token_ids=list(token_ids) if is_first else UNSET,
+        )
+        self.reply(asked)
+
+    def close_step(self, auction_id: str, agent_id: str, step: int, missed: CircuitBreaker | None) -> None:
+        """The step's time is over, or it is somebody else's; see distributions.py."""
+        self.session.close_step(auction_id, agent_id)
+        if missed is not None:
+            event_id, time = self.requests.stamp()
+            until = None if missed.lets_through(step + 1) else missed.suspended_until
+            told = StepMissed(
+                event_id=event_id,
+                time=time,
+                auction_id=auction_id,
+                agent_id=agent_id,
+                step=step,
+                num_missed=missed.num_missed,
+                suspended_until_step=until,
+            )
+            self.reply(told)
 
     def leave(self) -> None:
         """Close as soon as everything that the peer is waiting for has been sent."""
@@ -148,7 +189,9 @@ class Connection:
             if isinstance(message, Subscribe):
                 await self._subscribe(message)
             else:
-                self.reply(await self.requests.do(message))
+                answer = await self.requests.do(message)
+                if answer is not None:
+                    self.reply(answer)
         except EXPECTED as error:
             self._refuse(message, error.code, str(error))
         except Exception:  # a defect of ours must not end what runs for others
@@ -157,6 +200,8 @@ class Connection:
         else:
             if isinstance(message, AgentJoin):
                 self.joined.setdefault(message.auction_id, []).append(message.agent_id)
+                if message.own_model:
+                    self.requests.house.desk.attach(message.auction_id, message.agent_id, self)
             self.session.answer(message, accepted=True)
         finally:
             self._slots.release()

@@ -103,7 +103,7 @@ class DecodingThread:
                 self._commands.clear()
             for function, answer in commands:
                 self._obey(function, answer)
-            if self.decoder.scheduler.has_work and self._num_ahead < MAX_STEPS_AHEAD:
+            if self.decoder.has_work and self._num_ahead < MAX_STEPS_AHEAD:
                 return True
 
     def _obey(self, function: Callable[[], Any], answer: asyncio.Future[Any]) -> None:
@@ -115,7 +115,7 @@ class DecodingThread:
             self._loop.call_soon_threadsafe(_answer, answer, result)
 
     def _has_something(self) -> bool:
-        can_step = self.decoder.scheduler.has_work and self._num_ahead < MAX_STEPS_AHEAD
+        can_step = self.decoder.has_work and self._num_ahead < MAX_STEPS_AHEAD
         return self._is_stopping or bool(self._commands) or can_step
 
 

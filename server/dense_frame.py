@@ -28,6 +28,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tokenauction.engine.report import DENSE_TOLERANCE, fault_of
 from tokenauction.server.client_messages import MAX_ID, MAX_TOKENS
 from tokenauction.server.wire_error import WireError
 
@@ -35,7 +36,6 @@ MAGIC = b"TADF"
 VERSION = 1
 HEADER = struct.Struct("<4sBBHHHII8s")
 FORMATS: Mapping[int, np.dtype[np.floating]] = MappingProxyType({1: np.dtype("<f2"), 2: np.dtype("<f4")})
-TOLERANCE: Mapping[int, float] = MappingProxyType({1: 1e-2, 2: 1e-3})
 MAX_VOCABULARY = 2**18
 MAX_FRAME_BYTES = HEADER.size + 8 * MAX_ID + 4 * MAX_VOCABULARY  # an id's character has up to 4 bytes
 
@@ -75,7 +75,7 @@ def read_frame(data: bytes) -> DenseDistribution:
     auction_id = _name(data[HEADER.size : HEADER.size + num_auction], "auction id")
     agent_id = _name(data[HEADER.size + num_auction : start], "agent id")
     log_probs = np.frombuffer(data, FORMATS[number_format], vocabulary, start)
-    check_log_probs(log_probs, 0.0, TOLERANCE[number_format])
+    check_log_probs(log_probs, 0.0, DENSE_TOLERANCE[log_probs.dtype.name])
     return DenseDistribution(auction_id, agent_id, step, prefix.hex(), log_probs)
 
 
@@ -100,11 +100,9 @@ def check_log_probs(
     log_probs: np.ndarray[tuple[int], np.dtype[np.floating]], tail_mass: float, tolerance: float
 ) -> None:
     """Raise WireError unless these are finite, at most 0, and sum to 1 with the tail."""
-    if not (np.isfinite(log_probs) & (log_probs <= 0)).all():
-        raise _wrong("not_finite", "every log-probability is a finite number, at most 0; use the lowest for impossible")
-    total = float(np.exp(log_probs.astype(np.float64)).sum()) + tail_mass
-    if abs(total - 1) > tolerance:
-        raise _wrong("not_normalised", f"the probabilities sum to {total:.6g}, which is not 1 within {tolerance}")
+    fault = fault_of(log_probs, tail_mass, tolerance)
+    if fault:
+        raise _wrong(*fault)
 
 
 def _name(raw: bytes, what: str) -> str:

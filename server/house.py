@@ -21,19 +21,22 @@ from tokenauction.engine.auction import LIVE
 from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.errors import TokenAuctionError
 from tokenauction.engine.events import Event
-from tokenauction.engine.performance import Performance, Seed
+from tokenauction.engine.performance import Performance
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.receipt import canonical, commitment
+from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import ModelError
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.decoding import DecoderStopped, DecodingThread
+from tokenauction.server.distributions import DistributionDesk
 from tokenauction.server.hub import Channel
 from tokenauction.server.ledger import Ledger, Replayed
 from tokenauction.server.live_auction import LiveAuction, Phase
 from tokenauction.server.pace import hurry, rest
 from tokenauction.server.play_money import PlayMoney
 from tokenauction.server.refusal import Refused
+from tokenauction.server.settlement import post
 
 MAX_AUCTIONS = 256  # that join, run or settle at a time
 RETRY_SECONDS = 5  # what those are told who come too early or too late
@@ -76,6 +79,7 @@ class House:
         self.is_draining = False
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.thread = DecodingThread(decoder, self._take)
+        self.desk = DistributionDesk(decoder, self.thread, self.spawn)
         self._num_creating = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -197,17 +201,9 @@ class House:
         live.phase = Phase.SETTLING
         settled = live.numbered(event.to_mapping())
         await live.record(settled, event.receipt[-1])
-        await self.post(live.auction_id, settled)
+        await post(self.ledger, live.auction_id, settled)
         live.show(settled)
         self._forget(live)
-
-    async def post(self, auction_id: str, settled: Mapping[str, Any]) -> None:
-        """The money side of an `auction.settled` event; doing it twice posts once."""
-        if settled["posted"]:
-            totals = {agent["id"]: agent["total_micros"] for agent in settled["agents"] if agent["total_micros"]}
-            await self.ledger.settle(auction_id, totals, settled["receipt_head"])
-        else:
-            await self.ledger.void(auction_id, settled["finish_reason"])
 
     async def void(self, live: LiveAuction, code: str, message: str) -> None:
         """End an auction whose text has not begun: nothing is charged, all that was held is given back."""
@@ -221,6 +217,7 @@ class House:
 
     def _forget(self, live: LiveAuction) -> None:
         live.phase = Phase.OVER
+        self.desk.forget(live.auction_id)
         live.started.set()
         live.channel.close()
         del self.live[live.auction_id]
@@ -243,6 +240,7 @@ class House:
     async def stop(self) -> None:
         """End the decoder's thread; auctions that are live stay on the ledger, to be recovered."""
         await self.thread.stop()
+        self.desk.close()
         for task in list(self._tasks):
             task.cancel()
 
@@ -278,6 +276,8 @@ class House:
             if event.type == "auction.settled":
                 live.phase = Phase.SETTLING
                 self.spawn(self.settle(live, event))
+            elif event.type == "step.awaited":
+                self.desk.begin(live, event.fields["step"])
             else:
                 durable = live.tell(event)
                 if event.type == "auction.token" and live.request.token_ms:

@@ -15,8 +15,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from tokenauction.engine.events import Event
-from tokenauction.engine.performance import Performance, Seed
+from tokenauction.engine.performance import Performance
 from tokenauction.engine.recorder import Stamp
+from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AgentSpec
 from tokenauction.server.auction_request import AuctionRequest, disclosure
 from tokenauction.server.hub import Channel

@@ -22,14 +22,16 @@ from functools import partial
 from typing import Any
 
 from tokenauction.engine.errors import ReceiptError, TokenAuctionError
-from tokenauction.engine.performance import Performance, Seed
+from tokenauction.engine.performance import Performance
 from tokenauction.engine.resumption import settle_as_recorded
+from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 from tokenauction.models.base import ModelError
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.house import House
 from tokenauction.server.ledger import AuctionRecord
 from tokenauction.server.live_auction import LiveAuction, Phase
+from tokenauction.server.settlement import post
 
 log = logging.getLogger("tokenauction.server")
 
@@ -42,7 +44,7 @@ async def recover(house: House) -> int:
     for record in records:
         events = [event async for event in house.ledger.events(record.auction_id)]
         if events and events[-1]["type"] == "auction.settled":
-            await house.post(record.auction_id, events[-1])
+            await post(house.ledger, record.auction_id, events[-1])
             continue
         try:
             live = _restore(house, record)
@@ -128,8 +130,8 @@ async def _go_on(house: House, live: LiveAuction, events: Sequence[Mapping[str, 
         ended = await house.thread.call(partial(_resume, house, live, performance, lines, bids))
     except (TokenAuctionError, ModelError) as error:
         live.say("error", {"code": NOT_RESUMED, "message": f"settled on what is durable: {error}"})
-        seed, stamp = live.seed, house.decoder.stamp
-        settled = settle_as_recorded(spec, live.auction_id, seed.value, seed.nonce, lines, stamp, has_failed=has_failed)
+        stamp = house.decoder.stamp
+        settled = settle_as_recorded(spec, live.auction_id, live.seed, lines, stamp, has_failed=has_failed)
         ended = [settled]
     for event in ended:
         await house.settle(live, event)

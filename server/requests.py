@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from msgspec import UNSET
 
 from tokenauction.engine.errors import TokenAuctionError
 from tokenauction.engine.recorder import Stamp
+from tokenauction.engine.report import Report
 from tokenauction.models.base import ModelError
 from tokenauction.server.auth import Identity
 from tokenauction.server.bidding import Bidding
@@ -26,6 +28,8 @@ from tokenauction.server.wire import (
     BidAccepted,
     BidUpdate,
     ClientMessage,
+    DenseDistribution,
+    DistributionSubmit,
     ServerMessage,
 )
 
@@ -41,8 +45,12 @@ class Requests:
         self.identity = identity
         self.stamp = stamp
 
-    async def do(self, message: ClientMessage) -> ServerMessage:
-        """Do what a message asks for and say what came of it; raises one of EXPECTED where it is refused."""
+    async def do(self, message: ClientMessage) -> ServerMessage | None:
+        """Do what a message asks for and say what came of it, if anything is said; raises one of EXPECTED where it is
+        refused."""
+        if isinstance(message, DistributionSubmit | DenseDistribution):
+            self._submit(message)
+            return None
         if isinstance(message, AuctionCreate):
             accepted = await self.house.create(message.spec, self.identity.id, message.idempotency_key)
             live = self.house.live.get(accepted.auction_id)
@@ -53,8 +61,11 @@ class Requests:
             return self._accepted(message, message.auction_id, "cancelling", is_replay=False)
         if isinstance(message, AgentJoin):
             brief = None if message.brief is None else {"name": message.brief.name, "offer": message.brief.offer}
+            if message.own_model and message.vocabulary_hash is None:
+                raise Refused("vocabulary_missing", "whoever brings a model says what its ids mean: vocabulary_hash")
+            vocabulary = message.vocabulary_hash if message.own_model else None
             step = await self.bidding.join(
-                message.auction_id, message.agent_id, message.bid_micros, message.budget_micros, brief
+                message.auction_id, message.agent_id, message.bid_micros, message.budget_micros, brief, vocabulary
             )
             return AgentJoined(**self._agent(message), effective_from_step=step)
         if isinstance(message, BidUpdate):
@@ -63,10 +74,17 @@ class Requests:
             return BidAccepted(
                 **self._agent(message), bid_micros=message.bid_micros, effective_from_step=step, bid_id=bid_id
             )
-        if isinstance(message, AgentLeave):
-            step = await self.bidding.leave(message.auction_id, message.agent_id)
-            return BidAccepted(**self._agent(message), bid_micros=0, effective_from_step=step)
-        raise Refused("hosted", "every agent of this auction runs on the server's model: it awaits no distribution")
+        assert isinstance(message, AgentLeave), "all other messages are the connection's"
+        step = await self.bidding.leave(message.auction_id, message.agent_id)
+        return BidAccepted(**self._agent(message), bid_micros=0, effective_from_step=step)
+
+    def _submit(self, message: DistributionSubmit | DenseDistribution) -> None:
+        if isinstance(message, DenseDistribution):
+            vocabulary, report = message.vocabulary_hash_prefix, Report(message.log_probs)
+        else:
+            numbers = np.array(message.log_probs, np.float64)
+            vocabulary, report = message.vocabulary_hash, Report(numbers, tuple(message.ids), message.tail_mass)
+        self.house.desk.submit(message.auction_id, message.agent_id, message.step, vocabulary, report)
 
     def _accepted(
         self, message: AuctionCreate | AuctionCancel, auction_id: str, state: str, *, is_replay: bool

@@ -83,6 +83,7 @@ class Session:
     _num_ignored: int = 0
     _states: dict[Key, State] = field(default_factory=dict)  # those that are not the first of their kind
     _steps: dict[Key, int] = field(default_factory=dict)  # the step whose distribution is awaited
+    _sent: dict[Key, int] = field(default_factory=dict)  # the step whose distribution the house looks at
 
     def greet(self, session_id: str) -> Reply:
         """The first message of the connection."""
@@ -149,6 +150,8 @@ class Session:
         key, state = _key(message), self.state_of(message)
         if type_of(message) == "subscribe" and not accepted:
             self._put(key, "away")
+        elif isinstance(message, Distribution) and self._sent.pop(key, None) == message.step and not accepted:
+            self._steps[key] = message.step  # another one may come as long as the step is open
         elif type_of(message) in ("agent.join", "agent.leave") and state is not None and state in ANSWERED:
             self._put(key, ANSWERED[state][0 if accepted else 1])
 
@@ -159,11 +162,13 @@ class Session:
     def close_step(self, auction_id: str, agent_id: str) -> None:
         """Its time is over."""
         self._steps.pop((auction_id, agent_id), None)
+        self._sent.pop((auction_id, agent_id), None)
 
     def end_auction(self, auction_id: str) -> None:
         """The auction has settled and its stream is at its end: nothing of it is kept."""
         self._states = {key: state for key, state in self._states.items() if key[0] != auction_id}
         self._steps = {key: step for key, step in self._steps.items() if key[0] != auction_id}
+        self._sent = {key: step for key, step in self._sent.items() if key[0] != auction_id}
 
     def state_of(self, message: ClientMessage) -> State | None:
         """Where the connection stands to what the message is about; None for a message that needs no such state."""
@@ -208,7 +213,7 @@ class Session:
         if state is not None:
             self._put(key, LEGAL[type_of(message)].moves[state])
         if isinstance(message, Distribution):
-            del self._steps[key]
+            self._sent[key] = self._steps.pop(key)
 
     def _put(self, key: Key, state: State) -> None:
         if state == FIRST[len(key)]:

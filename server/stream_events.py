@@ -61,7 +61,7 @@ class AuctionCreated(StreamEvent, tag="auction.created", frozen=True, kw_only=Tr
     runner: str
     clearing: str
     tokenizer_hash: str
-    prompt_hashes: list[str] | UnsetType = UNSET
+    prompt_hashes: list[str | None] | UnsetType = UNSET  # one a row; null for agents with their own models
 
 
 class AgentShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +82,7 @@ class AgentShare(msgspec.Struct, frozen=True, kw_only=True):
     clipped: bool | UnsetType = UNSET
     outcome: str | UnsetType = UNSET  # "won" or "lost"
     loss_reason: str | UnsetType = UNSET  # of outcomes.py, where it lost
+    report_hash: str | UnsetType = UNSET  # of the distribution that it sent
     counterfactual_token_id: int | UnsetType | None = UNSET
     counterfactual_text: str | UnsetType | None = UNSET
 
@@ -94,6 +95,7 @@ class AuctionToken(StreamEvent, tag="auction.token", frozen=True, kw_only=True):
     text: str
     probability: float | UnsetType = UNSET
     agents: list[AgentShare]
+    key: str | UnsetType = UNSET  # of the step, from which its randomness follows
     receipt_head: str
     latency_ms: float
     top_tokens: dict[str, Any] | UnsetType = UNSET
@@ -135,6 +137,20 @@ class AgentLeft(StreamEvent, tag="agent.left", frozen=True, kw_only=True):
     from_step: int | UnsetType = UNSET
 
 
+class ReportHash(msgspec.Struct, frozen=True, kw_only=True):
+    """What one agent with its own model has sent, as a hash."""
+
+    id: str
+    report_hash: str
+
+
+class DistributionsCommitted(StreamEvent, tag="distributions.committed", frozen=True, kw_only=True):
+    """With commit-reveal: what agents with their own models sent for a step, before its token is drawn."""
+
+    step: int
+    agents: list[ReportHash]
+
+
 class StreamReset(StreamEvent, tag="stream.reset", frozen=True, kw_only=True):
     """A new epoch: drop what was seen behind `after_seq`; the stream goes on from there."""
 
@@ -152,6 +168,7 @@ STREAM_EVENTS: tuple[type[StreamEvent], ...] = (
     AuctionCreated,
     AuctionToken,
     AgentLeft,
+    DistributionsCommitted,
     StreamReset,
     StreamError,
     AuctionSettled,

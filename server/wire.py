@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tokenauction.engine.report import SPARSE_TOLERANCE
 from tokenauction.server.answers import (
     ANSWERS,
     AgentJoined,
@@ -27,6 +28,7 @@ from tokenauction.server.answers import (
     PaymentPosted,
     Pong,
     SessionCreated,
+    StepMissed,
     StepOpened,
     StreamGap,
     StreamSnapshot,
@@ -54,6 +56,7 @@ from tokenauction.server.stream_events import (
     AuctionCreated,
     AuctionSettled,
     AuctionToken,
+    DistributionsCommitted,
     StreamError,
     StreamEvent,
     StreamReset,
@@ -84,6 +87,7 @@ __all__ = [
     "ClientMessage",
     "DenseDistribution",
     "DistributionSubmit",
+    "DistributionsCommitted",
     "Error",
     "Limits",
     "PaymentPosted",
@@ -92,6 +96,7 @@ __all__ = [
     "ServerEnvelope",
     "ServerMessage",
     "SessionCreated",
+    "StepMissed",
     "StepOpened",
     "StreamError",
     "StreamEvent",
@@ -110,7 +115,6 @@ __all__ = [
 MAX_MESSAGE_BYTES = 64 * 1024  # of one text message; a binary one may have MAX_FRAME_BYTES
 MAX_DEPTH = 8  # objects and lists inside each other; the deepest message, auction.create, needs 4
 MAX_DIGITS = 80  # of one number; a seed of 256 bits has 78
-SPARSE_TOLERANCE = 1e-3  # by which the probabilities of a sparse distribution may miss 1
 
 ClientMessage = JsonMessage | DenseDistribution
 ServerMessage = (
@@ -127,6 +131,8 @@ ServerMessage = (
     | BidAccepted
     | BidRejected
     | StepOpened
+    | StepMissed
+    | DistributionsCommitted
     | StreamGap
     | StreamSnapshot
     | Error

@@ -17,7 +17,7 @@ import tokenauction
 from tokenauction import models
 from tokenauction.engine.auction import Auction
 from tokenauction.engine.decoder import Decoder, StepsChoice
-from tokenauction.engine.errors import InvalidInput, TokenAuctionError
+from tokenauction.engine.errors import InvalidInput, InvalidSpec, TokenAuctionError
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import LanguageModel, Tokenizer
@@ -81,11 +81,12 @@ def load_model(source: str | None, **options: Any) -> LanguageModel:
 
 
 def prompts_for(spec: AuctionSpec, tokenizer: Tokenizer) -> list[list[int]]:
-    """One prompt for each of the spec's rows: every agent's, then the reference's."""
+    """One prompt for each row that the platform's model computes: every hosted agent's, then the reference's."""
     advertisers = [Advertiser(agent.name, agent.offer) for agent in spec.agents]
     prompts = [
         prompt_ids(tokenizer, spec.query, advertisers, row, system_prompt=agent.system_prompt, prompt=agent.prompt)
         for row, agent in enumerate(spec.agents)
+        if not agent.own_model
     ]
     if spec.has_reference:
         prompts.append(prompt_ids(tokenizer, spec.query, advertisers, NOBODY))
@@ -105,6 +106,9 @@ def new_decoder(model: LanguageModel, *, store_distributions: bool = False, step
 
 def submit(decoder: Decoder, spec: AuctionSpec, policy: Policy | None = None) -> Auction:
     """Queue an auction with the prompts that its spec asks for, and its policy (made here if it is not at hand)."""
+    if spec.own_model_ids:
+        name = min(spec.own_model_ids)
+        raise InvalidSpec(f"{name!r} runs its own model, for which only a server waits: serve, and create it there")
     tokenizer = decoder.model.tokenizer
     policy = policy or policy_for(spec, tokenizer)
     return decoder.submit(spec, prompts_for(spec, tokenizer), policy, f"auc_{uuid.uuid4().hex}")

@@ -40,10 +40,9 @@ def client_for(url: str) -> Client:
     return Client(url, os.environ.get(TOKEN_VARIABLE) or None, give_up=15.0)
 
 
-def create(url: str, spec: Path, overrides: Mapping[str, Any], join_ms: int, *, is_quiet: bool, as_json: bool) -> None:
-    """Begin an auction from a spec file; then show it, or only say its id."""
-    loaded = load_spec(spec, overrides)
-    source = {**loaded.to_mapping(), "tmax_join_ms": join_ms}
+def create(url: str, spec: Path, request: Mapping[str, Any], *, is_quiet: bool, as_json: bool) -> None:
+    """Begin an auction from a spec file and what a server is asked beside it; then show it, or only say its id."""
+    source = {**load_spec(spec, {}).to_mapping(), **request}
     asyncio.run(_guard(_create(client_for(url), source, is_quiet=is_quiet, as_json=as_json)))
 
 

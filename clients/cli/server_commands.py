@@ -70,13 +70,21 @@ def create(
     spec: Annotated[Path, typer.Argument(help="The auction, as YAML.", show_default=False)],
     url: Url = SERVER,
     join_ms: Annotated[int, typer.Option(help="How long other agents may join.", min=0, max=60_000)] = 0,
+    token_ms: Annotated[int, typer.Option(help="Rest behind every token.", min=0, max=10_000)] = 0,
+    own_models: Annotated[bool, typer.Option("--own-models", help="Those who join may bring their models.")] = False,
+    tmax_token_ms: Annotated[int, typer.Option(help="How long to wait for their models.", min=1, max=10_000)] = 100,
+    commit_reveal: Annotated[
+        bool, typer.Option("--commit-reveal", help="Record what they say before each draw.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the id and leave.")] = False,
     json: Json = False,
 ) -> None:
     """Begin an auction on a server and watch it."""
     from tokenauction.clients.cli.remote import create as create_auction
 
-    create_auction(url, spec, {}, join_ms, is_quiet=quiet, as_json=json)
+    request = {"tmax_join_ms": join_ms, "token_ms": token_ms, "tmax_token_ms": tmax_token_ms}
+    request |= {"own_models": own_models, "commit_reveal": commit_reveal}
+    create_auction(url, spec, request, is_quiet=quiet, as_json=json)
 
 
 def watch(

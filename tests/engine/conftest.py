@@ -40,14 +40,14 @@ class World:
         )
 
     def prompts(self, spec: AuctionSpec) -> list[list[int]]:
-        return [self.decoder.model.tokenizer.encode_prompt(f"{spec.query} for {row_id}") for row_id in spec.row_ids]
+        return [self.decoder.model.tokenizer.encode_prompt(f"{spec.query} for {row_id}") for row_id in spec.hosted_ids]
 
     def submit(self, spec: AuctionSpec, auction_id: str = "auction", policy: Policy | None = None) -> Auction:
         return self.decoder.submit(spec, self.prompts(spec), policy or Policy(), auction_id)
 
     def finish(self) -> list[Event]:
         events: list[Event] = []
-        while self.decoder.scheduler.has_work:
+        while self.decoder.has_work:
             events += self.decoder.step()
         return events
 

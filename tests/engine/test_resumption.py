@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from tests.server.toy_server import SYMBOLS, PacedModel
 
-from tokenauction.engine.decoder import Decoder, Seed
+from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.errors import ReceiptError
 from tokenauction.engine.events import Event
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.resumption import settle_as_recorded
+from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 from tokenauction.engine.verification import verify
 from tokenauction.models.toy import ToyWorld
@@ -94,9 +95,7 @@ def test_receipt_that_does_not_follow_is_refused(field: str, value: Any) -> None
 @pytest.mark.parametrize("num_steps", [0, 6])
 def test_auction_that_cannot_go_on_is_settled_as_recorded(num_steps: int) -> None:
     lines = whole(spec_of()).receipt[: num_steps + 1]
-    settled = settle_as_recorded(
-        spec_of(), "auction", SEED.value, SEED.nonce, lines, lambda: ("evt", 0.0), has_failed=False
-    )
+    settled = settle_as_recorded(spec_of(), "auction", SEED, lines, lambda: ("evt", 0.0), has_failed=False)
     assert verify(list(settled.receipt)).holds
     assert settled.fields["finish_reason"] == "cancelled" and settled.fields["num_tokens"] == num_steps
     assert settled.fields["posted"]
@@ -104,13 +103,11 @@ def test_auction_that_cannot_go_on_is_settled_as_recorded(num_steps: int) -> Non
 
 def test_auction_that_had_failed_is_settled_without_charges() -> None:
     lines = whole(spec_of()).receipt[:7]
-    settled = settle_as_recorded(
-        spec_of(), "auction", SEED.value, SEED.nonce, lines, lambda: ("evt", 0.0), has_failed=True
-    )
+    settled = settle_as_recorded(spec_of(), "auction", SEED, lines, lambda: ("evt", 0.0), has_failed=True)
     assert verify(list(settled.receipt)).holds
     assert not settled.fields["posted"] and settled.fields["total_micros"] == 0
 
 
 def test_nothing_recorded_is_nothing_to_settle() -> None:
     with pytest.raises(ReceiptError, match="no line"):
-        settle_as_recorded(spec_of(), "auction", SEED.value, SEED.nonce, [], lambda: ("evt", 0.0))
+        settle_as_recorded(spec_of(), "auction", SEED, [], lambda: ("evt", 0.0))

@@ -58,6 +58,11 @@ async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path
         hashes = {auction_id: json.loads(again[-1])["receipt_head"]}
         assert (await bidder)[0].splitlines()[0] == text.strip()
         assert {line.split(":")[0] for line in bill.splitlines()} >= {"gamma"}
+        own = ("--join-ms", "20000", "--quiet", "--own-models", "--tmax-token-ms", "5000", "--commit-reveal")
+        own_id = (await run(*CLI, *spec, *own))[0].strip()
+        own_text, _ = await run("examples/own_model_agent.py", own_id, url)
+        assert own_text.splitlines()[1].startswith("paid ")
+        assert "model" in (await run(*CLI, "verify", own_id, "--url", url, "--model", "default"))[0]
         lines = (await run(*CLI, *spec, "--json"))[0].splitlines()
         events: list[dict[str, Any]] = [json.loads(line) for line in lines]
         assert events[-1]["type"] == "auction.settled"

@@ -142,7 +142,7 @@ async def toy_server(
     decoder = Decoder(toy, stamp=lambda: (f"evt_{next(count)}", clock()), entropy=os.urandom)
 
     def prepare(spec: AuctionSpec) -> tuple[list[list[int]], Policy]:
-        return [toy.tokenizer.encode_prompt(f"{spec.query} for {row}") for row in spec.row_ids], Policy()
+        return [toy.tokenizer.encode_prompt(f"{spec.query} for {row}") for row in spec.hosted_ids], Policy()
 
     house = House(decoder, prepare, ledger, takes_seeds=True, **options)
     doorkeeper = Doorkeeper(ledger, is_open=is_open, entropy=os.urandom, clock=clock)
