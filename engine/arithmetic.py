@@ -49,18 +49,35 @@ class StepNumbers:
 
         return cls(
             spec=spec,
-            weights=[float(x) for x in column("effective")],
-            p=[float(x) for x in column("p")],
-            r=[float(x) for x in column("r")],
-            cdf_below=None if line["cdf_below"] is None else float(line["cdf_below"]),
-            q=float(line["q"]),
-            token=int(line["token"]),
-            critical_bids=column("critical_bids"),
-            owed=[float(x) for x in column("owed")],
-            log_partitions=column("log_partitions"),
-            divergences=column("divergences"),
-            own_tokens=column("own_tokens"),
+            weights=[_number(x) for x in column("effective")],
+            p=[_number(x) for x in column("p")],
+            r=[_number(x) for x in column("r")],
+            cdf_below=_optional(line["cdf_below"]),
+            q=_number(line["q"]),
+            token=_whole(line["token"]),
+            critical_bids=[_optional(x) for x in column("critical_bids")],
+            owed=[_number(x) for x in column("owed")],
+            log_partitions=[_optional(x) for x in column("log_partitions")],
+            divergences=[_optional(x) for x in column("divergences")],
+            own_tokens=[None if x is None else _whole(x) for x in column("own_tokens")],
         )
+
+
+def _number(value: Any) -> float:
+    """A number as it is written in JSON: float("0.5") would take a text, too."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.40} is no number")
+    return float(value)
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{value!r:.40} is no whole number")
+    return value
 
 
 def check_step(step: StepNumbers, key: bytes) -> str:
@@ -264,4 +281,4 @@ def _owed(step: StepNumbers, row: int) -> float | None:
 def _known(number: float | None) -> float:
     if number is None:
         raise ValueError("a critical bid, TV or KL that a payment follows from is missing")
-    return float(number)
+    return number

@@ -67,7 +67,9 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
         auction = Auction(spec, "verification")
         auction.start()
         voids: set[str] = set()
-        settlement = lines[-1] if lines[-1]["hash"] == content_hash(lines[-1]) else None  # None: it is what was changed
+        settlement = (
+            lines[-1] if lines[-1].get("hash") == content_hash(lines[-1]) else None
+        )  # None: it is what was changed
         for number, line in enumerate(lines[1:-1], start=1):
             where = f"step {number - 1}"
             _check_link(lines, number)
@@ -100,7 +102,7 @@ def _check_link(lines: Sequence[Line], number: int) -> None:
     where = f"step {number - 1}" if kind == "step" else kind
     if line["kind"] != kind:
         raise Fault(where, f"line {number + 1} is out of place")
-    if kind == "step" and line["step"] != number - 1:
+    if kind == "step" and (type(line["step"]) is not int or line["step"] != number - 1):
         raise Fault(where, f"the steps are not dense: {line['step']} stands where {number - 1} belongs")
     if number and line["previous"] != lines[number - 1]["hash"]:
         raise Fault(where, "the chain is broken: the line before it is not the one that was hashed")
@@ -118,7 +120,7 @@ def _check_header(lines: Sequence[Line]) -> AuctionSpec:
     if header["guarantee"] != spec.guarantee.summary or header["limits"] != list(LIMITS):
         raise Fault("auction", "the guarantee and its limits are not those of this rule, sampler and pricing")
     for name in ("seed", "nonce"):
-        if not re.fullmatch("[0-9a-f]{64}", settlement[name]):
+        if not isinstance(settlement[name], str) or not re.fullmatch("[0-9a-f]{64}", settlement[name]):
             raise Fault("settlement", f"its {name} is not 32 bytes in hexadecimal")
     seed, nonce = int(settlement["seed"], 16), bytes.fromhex(settlement["nonce"])
     if header["seed_source"] not in ("caller", "drawn") or spec.seed is not None:

@@ -33,7 +33,8 @@ class Source:
         if self.url is not None:
             from tokenauction.clients.cli.remote import fetch_receipt  # with what only those need that ask a server
 
-            return parse_receipt(fetch_receipt(self.url, self.name).splitlines()), None
+            rows = fetch_receipt(self.url, self.name).split("\n")  # `splitlines` would part a text at U+2028, too
+            return parse_receipt([row for row in rows if row]), None
         if self.ledger is not None:
             from tokenauction.clients.cli.ledger import receipt_of
 

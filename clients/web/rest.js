@@ -55,7 +55,7 @@ export class Rest {
     if (answer.ok) return answer;
     const { code, message } = (await answer.json().catch(() => ({}))).error ?? {};
     const says = message ?? `the server answered with ${answer.status}`;
-    if (answer.status >= 500) throw new Unreachable(says, 1e3 * (Number(answer.headers.get("retry-after")) || 0));
+    if (answer.status >= 500 || answer.status === 429) throw new Unreachable(says, 1e3 * (Number(answer.headers.get("retry-after")) || 0));
     throw new Refused(code ?? "http", says);
   }
 }
