@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from tokenauction.engine.money import MAX_MICROS, from_micros
 from tokenauction.server.ledger_error import LedgerError
-from tokenauction.server.tables import OPEN, OUTSIDE, accounts, auctions, entries, holds, transfers
+from tokenauction.server.tables import OPEN, OUTSIDE, accounts, auctions, entries, holds, total, transfers
 
 MAX_ID = 256  # characters
 MAX_BALANCE = 2**62  # micros; beyond it a sum could leave 64 bits
@@ -131,7 +131,7 @@ def read_account(connection: Connection, account_id: str) -> Account | None:
     """An account and what is held of it; None for one that nobody knows."""
     if connection.scalar(select(accounts.c.account_id).where(accounts.c.account_id == account_id)) is None:
         return None
-    held = select(func.sum(holds.c.micros)).join(auctions).where(holds.c.agent_id == account_id)
+    held = select(total(holds.c.micros)).join(auctions).where(holds.c.agent_id == account_id)
     held_micros = connection.scalar(held.where(auctions.c.state == OPEN)) or 0
     return Account(account_id, balance(connection, account_id), held_micros)
 

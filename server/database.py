@@ -1,182 +1,64 @@
-"""The database under the ledger: found by URL, made durable, brought up to date, and this process's alone.
+"""The database under the ledger, whichever it is: one writer at a time, many readers, each in a transaction of its own.
 
-SQLite in WAL mode with synchronous=FULL: with NORMAL, a commit is lost when the power is (tests/server/power_loss.py).
-Durability is checked when it opens, never assumed. A lock file beside the database keeps a second server away; it is
-the operating system's lock on it that counts, which ends with the process however that ends.
+What a write returned is durable; durability is checked when a database opens, never assumed. It must not know what the
+tables mean.
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import Connection, Engine
 
 from tokenauction.server.ledger_error import LedgerError
 
 MAX_READERS = 4  # transactions that read at a time; others wait
-BUSY_SECONDS = 30  # a writer beside a server waits for its commit
-SYNCHRONOUS = {"NORMAL": 1, "FULL": 2}
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 T = TypeVar("T")
 
 
-class Database:
-    """An open database: one connection that writes, in a thread of its own, and some that cannot, in others.
+def nothing() -> None:
+    """There is nothing to forget."""
 
-    Statements do not go through the event loop one by one: a transaction is one call of a thread. With a driver that
-    hands each statement over, a bid took 2.3 times as long, and each handover waits for whoever else computes.
-    """
 
-    def __init__(self, path: Path, lock: IO[str] | None, synchronous: str) -> None:
-        """Use `open`."""
-        self.writer = _engine(path, synchronous, reads=False)
-        self.readers = _engine(path, synchronous, reads=True)
-        self._lock = lock
-        self._writing = ThreadPoolExecutor(1, "tokenauction-ledger")
-        self._reading = ThreadPoolExecutor(MAX_READERS, "tokenauction-reader")
+class Database(ABC):
+    """An open database; every method is called on the event loop that it was opened on."""
 
-    @classmethod
-    async def open(cls, url: str, *, is_visit: bool, synchronous: str) -> Database:
-        """Open, check and migrate; a visit takes no lock, makes no database and migrates none.
+    writer: Engine  # of the transactions that write
 
-        Raises LedgerError (locked, unusable_database).
-        """
-        path = sqlite_path(url)
-        if is_visit and not path.is_file():
-            raise LedgerError("unusable_database", f"there is no ledger at {path}")
-        database = cls(path, None if is_visit else take_lock(path), synchronous)
-        try:
-            await database.read(partial(check_durable, synchronous=synchronous))
-            await database.write(check_version if is_visit else migrate)
-            sync_folder(path.parent)
-        except (SQLAlchemyError, OSError) as error:
-            await database.close()
-            reason = getattr(error, "orig", None) or error
-            raise LedgerError("unusable_database", f"{path} cannot be used as a ledger: {reason}") from None
-        except LedgerError:
-            await database.close()
-            raise
-        return database
-
+    @abstractmethod
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """What `query` finds in one snapshot of what is durable."""
-        return await asyncio.get_running_loop().run_in_executor(self._reading, _transact, self.readers, query)
+        """What `query` finds in one snapshot of what is durable; it may be called again."""
 
-    async def write(self, change: Callable[[Connection], T]) -> T:
-        """What `change` returns, in a transaction that is durable by then; an error undoes it all."""
-        return await asyncio.get_running_loop().run_in_executor(self._writing, _transact, self.writer, change)
+    @abstractmethod
+    async def write(self, change: Callable[[Connection], T], forget: Callable[[], None] = nothing) -> T:
+        """What `change` returns, in a transaction that is durable by then; an error undoes it all.
 
+        Where the database asks for it, `change` is called again in a new transaction. Then `forget` is called first:
+        what is remembered of the tables may not be what they hold.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
-        """Give everything back when what was begun has ended; the lock last."""
-        self._reading.shutdown()
-        self._writing.shutdown()
-        self.readers.dispose()
-        self.writer.dispose()
-        if self._lock is not None:
-            self._lock.close()
-
-
-def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    with engine.begin() as connection:
-        return work(connection)
-
-
-def sqlite_path(url: str) -> Path:
-    """The file that a URL of SQLite names, with whatever driver; LedgerError (unusable_database) for anything else."""
-    try:
-        parts = make_url(url)
-    except ArgumentError:
-        raise LedgerError("unusable_database", f"{url!r:.200} is no URL; give sqlite:///PATH") from None
-    if parts.get_backend_name() != "sqlite":
-        raise LedgerError("unusable_database", f"{parts.drivername} is not supported; give sqlite:///PATH")
-    if not parts.database or parts.database == ":memory:" or parts.query:
-        raise LedgerError("unusable_database", "a ledger is a file: give sqlite:///PATH and no options")
-    return Path(parts.database)
-
-
-def take_lock(path: Path) -> IO[str]:
-    """The open lock file beside a database; LedgerError (locked) names the process that has it."""
-    try:
-        file = path.with_name(path.name + ".lock").open("a+", encoding="utf-8")
-    except OSError as error:
-        raise LedgerError("unusable_database", f"{path} cannot be used as a ledger: {error.strerror}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read(20).strip() or "unknown"
-        file.close()
-        raise LedgerError("locked", f"{path} is in use by process {owner}: stop it, or name another file") from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names of new files durable too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _engine(path: Path, synchronous: str, *, reads: bool) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        pool_size=MAX_READERS if reads else 1,
-        max_overflow=0,
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-    )
-    settings = ["journal_mode=WAL", f"synchronous={synchronous}", "fullfsync=ON", "checkpoint_fullfsync=ON"]
-    settings += ["foreign_keys=ON", "recursive_triggers=ON", "journal_size_limit=67108864", "trusted_schema=OFF"]
-    if reads:
-        settings.append("query_only=ON")
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver opens no transactions of its own
-        cursor = connection.cursor()
-        for setting in settings:
-            cursor.execute(f"PRAGMA {setting}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def check_durable(connection: Connection, *, synchronous: str) -> None:
-    """Raises LedgerError (unusable_database) where a commit could be lost."""
-    mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-    level = connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
-    if mode != "wal" or level != SYNCHRONOUS[synchronous]:
-        has = f"journal_mode={mode}, synchronous={level}"
-        raise LedgerError("unusable_database", f"the database is not durable: {has}; WAL and FULL (2) were asked for")
+        """Give everything back when what was begun has ended; the right to write last."""
 
 
 def check_version(connection: Connection) -> None:
-    """Raises LedgerError (unusable_database) unless the tables are those of this version."""
+    """Raises LedgerError (no_ledger, unusable_database) unless the tables are those of this version."""
     head = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     found = MigrationContext.configure(connection).get_current_revision()
+    if found is None:
+        raise LedgerError("no_ledger", "there is no ledger in this database: start the server once")
     if found != head:
-        said = f"version {found or 'none'}; this program has {head}"
+        said = f"version {found}; this program has {head}"
         raise LedgerError("unusable_database", f"the ledger has {said}: start the server once, or use its own program")
 
 

@@ -38,12 +38,19 @@ class _Waiting:
 
 
 class GroupCommit:
-    """Writes to one database; every method is called on the event loop it was made on, every job in another thread."""
+    """Writes to one database; every method is called on the event loop it was made on.
 
-    def __init__(self, database: Database, before_commit: Callable[[Connection], None]) -> None:
-        """`before_commit` is called at the end of every transaction, with its connection."""
+    A job runs wherever the database does, and may run again: what it changes, it changes by its connection alone.
+    """
+
+    def __init__(
+        self, database: Database, before_commit: Callable[[Connection], None], forget: Callable[[], None]
+    ) -> None:
+        """`before_commit` is called at the end of every transaction, with its connection; `forget` where the database
+        does one again, before its jobs are."""
         self._database = database
         self._before_commit = before_commit
+        self._forget = forget
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._has_some = asyncio.Event()
@@ -100,7 +107,7 @@ class GroupCommit:
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:
-            outcomes = await self._database.write(partial(self._perform, batch=batch))
+            outcomes = await self._database.write(partial(self._perform, batch=batch), self._forget)
         except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
             reason = str(error).partition("\n")[0]
             self._failure = LedgerError("failed", f"the ledger cannot be written any more: {reason}")

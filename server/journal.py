@@ -4,7 +4,8 @@
     the first event follows SHA-256("tokenauction/ledger/v1" ‖ [auction_id, commitment to the seed])
 
 Of an open auction it keeps where it stands, and of a transaction the rows, which are written together at its end. A
-transaction that fails ends the ledger, so that neither can be wrong. It must not know what an event says.
+transaction that fails ends the ledger, or is done again after `forget`, so that neither can be wrong. It must not know
+what an event says.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
 from tokenauction.server.accounts import check_id
 from tokenauction.server.ledger_error import LedgerError
-from tokenauction.server.tables import OPEN, auctions, events, holds
+from tokenauction.server.tables import OPEN, auctions, events, holds, total
 
 MAX_EVENT_BYTES = 16 * 2**20  # of its JSON; a step with stored distributions is long
 
@@ -110,6 +111,11 @@ class Journal:
             connection.execute(insert(events), self._rows)
             self._rows = []
 
+    def forget(self) -> None:
+        """The transaction in progress is undone, or may be; from here on read again where each auction stands."""
+        self._tails.clear()
+        self._rows = []
+
     def tail(self, connection: Connection, auction_id: str) -> Tail:
         """Where an open auction stands; LedgerError (no_auction, not_open)."""
         tail = self._tails.get(auction_id)
@@ -127,7 +133,7 @@ class Journal:
 
 def read_held(connection: Connection, auction_id: str) -> dict[str, int]:
     """Agents of an auction, each with what was held of it in all, in micros."""
-    query = select(holds.c.agent_id, func.sum(holds.c.micros)).where(holds.c.auction_id == auction_id)
+    query = select(holds.c.agent_id, total(holds.c.micros)).where(holds.c.auction_id == auction_id)
     return {agent_id: micros for agent_id, micros in connection.execute(query.group_by(holds.c.agent_id))}
 
 

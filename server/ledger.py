@@ -1,6 +1,6 @@
 """The ledger: who has what, what each auction holds, charged and told; durable before it is acknowledged.
 
-    ledger = await Ledger.open("sqlite:///ledger.db")
+    ledger = await Ledger.open("sqlite:///ledger.db")      # or postgresql://user@host/database
     deposit → create_auction (holds) → accept_bid … append … → settle (posts, gives back) or void (gives back)
 
 Whatever an awaited method returned survives kill -9 and the loss of power; what `append` queued is durable when its
@@ -30,6 +30,7 @@ from tokenauction.server.escrow import Created, NewAuction, Replayed
 from tokenauction.server.group_commit import GroupCommit
 from tokenauction.server.journal import Journal
 from tokenauction.server.ledger_error import LedgerError
+from tokenauction.server.ledger_url import open_database
 
 __all__ = ["Account", "AuctionRecord", "Created", "Entry", "Ledger", "LedgerError", "Replayed", "Token"]
 
@@ -56,7 +57,7 @@ class Ledger:
         self._entropy = entropy
         self._is_visit = is_visit
         self._journal = Journal()
-        self._commits = GroupCommit(database, self._journal.flush)
+        self._commits = GroupCommit(database, self._journal.flush, self._journal.forget)
 
     @classmethod
     async def open(
@@ -68,13 +69,13 @@ class Ledger:
         is_visit: bool = False,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
     ) -> Ledger:
-        """The ledger at a URL, made where it is new, brought up to date where it is old.
+        """The ledger at a URL, or of SQLite at a path; made where it is new, brought up to date where it is old.
 
         `clock` gives seconds since 1970. A visit is for a command beside a running server: it reads, deposits and deals
         with access tokens, and leaves auctions alone. NORMAL loses what it acknowledged when the power fails, and is
-        there to show it. Raises LedgerError (locked, unusable_database).
+        there to show it. Raises LedgerError (locked, no_ledger for a visit, unusable_database).
         """
-        database = await Database.open(url, is_visit=is_visit, synchronous=synchronous)
+        database = await open_database(url, is_visit=is_visit, synchronous=synchronous)
         return cls(database, clock, entropy, is_visit)
 
     async def close(self) -> None:

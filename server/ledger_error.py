@@ -13,6 +13,7 @@ invalid_id              empty, too long, or not text that every database takes
 no_token                there is no such access token
 capacity                too much waits to be written
 locked, visiting        another server has this database; this one was opened beside a server
+no_ledger               there is none yet, and a visit makes none
 unusable_database       it cannot be opened, is none, is not durable, or is of another version
 failed, closed          writing failed, and the ledger with it; it was closed
 """

@@ -16,14 +16,9 @@ from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.money import from_micros, to_micros
 from tokenauction.engine.receipt import Line
 from tokenauction.server.auth import SCOPES
-from tokenauction.server.ledger import Ledger
+from tokenauction.server.ledger import Ledger, LedgerError
 
 PAGE = 1_000
-
-
-def ledger_url(text: str) -> str:
-    """A URL of SQLAlchemy as it stands; a path becomes an SQLite file there."""
-    return text if "://" in text else f"sqlite+aiosqlite:///{Path(text)}"
 
 
 def balances(url: str) -> None:
@@ -160,9 +155,12 @@ def _visit(url: str, work: Callable[[Ledger], Awaitable[None]]) -> None:
     """Do something with a ledger, beside its server where one runs."""
 
     async def visit() -> None:
-        address = ledger_url(url)
-        is_there = Path(address.partition(":///")[2]).exists()  # a visit makes no ledger
-        ledger = await Ledger.open(address, is_visit=is_there)
+        try:
+            ledger = await Ledger.open(url, is_visit=True)
+        except LedgerError as error:
+            if error.code != "no_ledger":
+                raise
+            ledger = await Ledger.open(url)  # before its first server
         try:
             await work(ledger)
         finally:

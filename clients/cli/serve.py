@@ -79,8 +79,8 @@ def demo_on_a_page(choice: ModelChoice, port: int = 0) -> None:
     model = choice.load(max_rows=MAX_ROWS)
     settings = ServerChoice(AppSettings(), Limits(drain_seconds=5), True, PLAY_MICROS, shows_page=True)
     with tempfile.TemporaryDirectory(prefix="tokenauction-") as folder:
-        ledger = f"sqlite+aiosqlite:///{Path(folder) / 'ledger.db'}"
-        asyncio.run(_serve("127.0.0.1", port, ledger, model, settings))
+        ledger = Path(folder) / "ledger.db"
+        asyncio.run(_serve("127.0.0.1", port, str(ledger), model, settings))
 
 
 async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, choice: ServerChoice) -> None:

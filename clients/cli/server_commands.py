@@ -10,7 +10,9 @@ import typer
 Url = Annotated[
     str, typer.Option(help="The server. A token is read from TOKENAUCTION_TOKEN.", envvar="TOKENAUCTION_URL")
 ]
-LedgerUrl = Annotated[str, typer.Option(help="A path, or sqlite+aiosqlite:///PATH.", envvar="TOKENAUCTION_LEDGER")]
+LedgerUrl = Annotated[
+    str, typer.Option(help="A file, or postgresql://USER@HOST/DATABASE.", envvar="TOKENAUCTION_LEDGER")
+]
 Json = Annotated[bool, typer.Option("--json", help="One event a line.")]
 SERVER, LEDGER = "http://127.0.0.1:8400", "tokenauction.db"
 
@@ -49,14 +51,13 @@ def serve(
 ) -> None:
     """Serve auctions: a page, live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
     from tokenauction.clients.cli.compose import ModelChoice
-    from tokenauction.clients.cli.ledger import ledger_url
     from tokenauction.clients.cli.serve import serve_forever
     from tokenauction.engine.money import to_micros
 
     serve_forever(
         host,
         port,
-        ledger_url(ledger),
+        ledger,
         ModelChoice(model, runner, numerics, cache_gib),
         auth=auth,
         origins=origin or [],

@@ -1,6 +1,6 @@
 """A server that is killed at a random moment and started again: nothing acknowledged is lost, nothing charged twice.
 
-    python -m tests.server.kills --moments 50 [--first 0] [--joining]
+    python -m tests.server.kills --moments 50 [--first 0] [--joining] [--postgres]
 
 Three auctions run, watched, one of them bid on; the server gets SIGKILL; a second one finishes on the same ledger. Then
 the streams, the texts, every receipt and every account are checked. With --joining the signal comes while agents join.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.server.postgres import new_url
 from tests.server.toy_server import FUNDS, in_stream, spec_of, toy_server
 
 from tokenauction.clients.client import Client, Event
@@ -49,9 +50,9 @@ class Process:
 
 
 @asynccontextmanager
-async def toy_process(folder: Path) -> AsyncIterator[Process]:
+async def toy_process(ledger_url: str) -> AsyncIterator[Process]:
     """The toy server as a process; killed at the end if it still runs."""
-    arguments = ("-m", "tests.server.toy_process", str(folder), str(STEP_SECONDS))
+    arguments = ("-m", "tests.server.toy_process", ledger_url, str(STEP_SECONDS))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE
@@ -77,12 +78,6 @@ async def watch_until_lost(client: Client, auction_id: str, events: list[Event])
         return
 
 
-def new_folder(folder: Path) -> Path:
-    """An empty folder beside a ledger."""
-    (folder / "other").mkdir()
-    return folder / "other"
-
-
 def text_of(events: list[Event]) -> str:
     """The text as somebody who heeds resets has it."""
     kept: dict[int, str] = {}
@@ -94,14 +89,17 @@ def text_of(events: list[Event]) -> str:
     return "".join(kept[seq] for seq in sorted(kept))
 
 
-async def kill_and_resume(folder: Path, moment: int) -> int:
-    """One kill, at a moment that follows from its number; how many tokens had been seen when it came."""
+async def kill_and_resume(folder: Path, ledger_url: str, moment: int) -> int:
+    """One kill, at a moment that follows from its number; how many tokens had been seen when it came.
+
+    The folder is for the server that it is compared with.
+    """
     chance = random.Random(moment)
     num_tokens = 150
     ids: list[str] = []
     streams: list[list[Event]] = []
     accepted: list[tuple[str, int]] = []
-    async with toy_process(folder) as server:
+    async with toy_process(ledger_url) as server:
         for seed in range(3):
             spec = spec_of("0.002", "0.001", max_tokens=num_tokens, seed=seed)
             ids.append((await server.client.begin(spec))["auction_id"])
@@ -114,17 +112,17 @@ async def kill_and_resume(folder: Path, moment: int) -> int:
             await asyncio.wait(watching, timeout=0.002)
         await server.end(signal.SIGKILL)
         await asyncio.gather(*watching, bidding)
-    async with toy_process(folder) as server:
+    async with toy_process(ledger_url) as server:
         pairs = zip(ids, streams, strict=True)
         await asyncio.gather(*(watch_until_lost(server.client, *pair) for pair in pairs))
         assert await server.end(signal.SIGTERM) == 0
-    await check(folder, ids)
+    await check(ledger_url, ids)
     for events in streams:
         assert events[-1]["type"] == "auction.settled" and events[-1]["text"] == text_of(events)
         for epoch in {event["epoch"] for event in events}:
             seqs = [event["seq"] for event in events if event["epoch"] == epoch]
             assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-    async with toy_server(new_folder(folder)) as plain:  # the same seeds, never interrupted
+    async with toy_server(folder, ledger_url=str(folder / "plain.db")) as plain:  # the same seeds, never interrupted
         for seed in (1, 2):
             spec = spec_of("0.002", "0.001", max_tokens=num_tokens, seed=seed)
             events = [event async for event in plain.client().create(spec)]
@@ -151,12 +149,12 @@ async def bid_on(client: Client, auction_id: str, accepted: list[tuple[str, int]
         return
 
 
-async def kill_while_agents_join(folder: Path, moment: int) -> int:
+async def kill_while_agents_join(ledger_url: str, moment: int) -> int:
     """One kill between the first joining and the last; how many had been acknowledged when it came."""
     chance = random.Random(moment)
     spec = {**spec_of(max_tokens=40, seed=moment), "tmax_join_ms": 1_500}
     joined: set[tuple[str, str]] = set()
-    async with toy_process(folder) as server:
+    async with toy_process(ledger_url) as server:
         ids = [(await server.client.begin(spec))["auction_id"] for _ in range(2)]
         joining = [asyncio.create_task(join_all(server.client, auction_id, joined)) for auction_id in ids]
         num_awaited = chance.randrange(2 * NUM_JOINING)
@@ -166,13 +164,13 @@ async def kill_while_agents_join(folder: Path, moment: int) -> int:
         await server.end(signal.SIGKILL)
         await asyncio.gather(*joining)
     acknowledged = frozenset(joined)
-    async with toy_process(folder) as server:
+    async with toy_process(ledger_url) as server:
         await asyncio.gather(*(join_all(server.client, auction_id, joined) for auction_id in ids))
         streams: list[list[Event]] = [[], []]
         pairs = zip(ids, streams, strict=True)
         await asyncio.gather(*(watch_until_lost(server.client, *pair) for pair in pairs))
         assert await server.end(signal.SIGTERM) == 0
-    await check(folder, ids)
+    await check(ledger_url, ids)
     for auction_id, events in zip(ids, streams, strict=True):
         rows = events[0]["rows"]
         assert {agent_id for known, agent_id in joined if known == auction_id} <= set(rows), "who was told is in it"
@@ -199,9 +197,9 @@ async def join_all(client: Client, auction_id: str, joined: set[tuple[str, str]]
         return
 
 
-async def check(folder: Path, ids: list[str]) -> None:
+async def check(ledger_url: str, ids: list[str]) -> None:
     """The ledger is in order, and everything has settled as its receipts say."""
-    ledger = await Ledger.open(f"sqlite+aiosqlite:///{folder / 'ledger.db'}")
+    ledger = await Ledger.open(ledger_url)
     try:
         assert not await ledger.audit()
         assert not await ledger.open_auctions()
@@ -224,11 +222,15 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--joining", action="store_true", help="kill while agents join")
+    parser.add_argument("--postgres", action="store_true", help="on a PostgreSQL of its own")
     options = parser.parse_args()
-    kill = kill_while_agents_join if options.joining else kill_and_resume
     for moment in range(options.first, options.first + options.moments):
         with tempfile.TemporaryDirectory(prefix="tokenauction-kills-") as folder:
-            killed_at = asyncio.run(kill(Path(folder), moment))
+            url = new_url() if options.postgres else str(Path(folder) / "ledger.db")
+            if options.joining:
+                killed_at = asyncio.run(kill_while_agents_join(url, moment))
+            else:
+                killed_at = asyncio.run(kill_and_resume(Path(folder), url, moment))
         what = "joinings" if options.joining else "events"
         print(f"moment {moment}: killed behind {killed_at} {what}; all is well", flush=True)
     print(f"{options.moments} kills: nothing acknowledged was lost, nothing was charged twice")

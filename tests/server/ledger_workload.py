@@ -1,7 +1,7 @@
 """A ledger at work, in a process that may be stopped at any moment, which writes down what was acknowledged to it.
 
-    python tests/server/ledger_workload.py DATABASE --acknowledged FILE [--seed 7] [--auctions 8] [--synchronous FULL]
-    python tests/server/ledger_workload.py DATABASE --check FILE
+    python tests/server/ledger_workload.py LEDGER --acknowledged FILE [--seed 7] [--auctions 8] [--synchronous FULL]
+    python tests/server/ledger_workload.py LEDGER --check FILE
 
 An acknowledgement is a JSON line, written when the call has returned and not before. The second form opens the ledger
 again, looks for each of them, ends every open auction, and prints what is not there or out of balance, one line each.
@@ -165,8 +165,7 @@ async def work(arguments: argparse.Namespace) -> None:
     names = [f"auction-{number}" for number in range(arguments.auctions)]
     half = len(names) // 2
     for session in (names[:half], names[half:]):
-        url = f"sqlite:///{arguments.database}"
-        ledger = await Ledger.open(url, synchronous=arguments.synchronous)
+        ledger = await Ledger.open(arguments.ledger, synchronous=arguments.synchronous)
         await Workload(ledger, arguments.seed, acknowledge).run(session)
         await ledger.close()
 
@@ -174,7 +173,7 @@ async def work(arguments: argparse.Namespace) -> None:
 async def check(arguments: argparse.Namespace) -> None:
     """Print what is lost or out of balance."""
     lines = arguments.check.read_text(encoding="utf-8").splitlines()
-    ledger = await Ledger.open(f"sqlite:///{arguments.database}")
+    ledger = await Ledger.open(arguments.ledger)
     lost, faults = await examine(ledger, [json.loads(line) for line in lines])
     await ledger.close()
     for fault in lost + faults:
@@ -184,7 +183,7 @@ async def check(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("database", type=Path)
+    parser.add_argument("ledger", help="a path or a URL")
     parser.add_argument("--acknowledged", type=Path)
     parser.add_argument("--check", type=Path)
     parser.add_argument("--seed", type=int, default=7)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 from tests.server.kills import check, kill_and_resume, kill_while_agents_join, toy_process, watch_until_lost
+from tests.server.places import Place
 from tests.server.toy_server import spec_of
 
 from tokenauction.clients.client import Event, ServerError
 
 
 @pytest.mark.slow
-async def test_stopped_server_finishes_its_auctions_and_takes_no_new_ones(tmp_path: Path) -> None:
-    async with toy_process(tmp_path) as server:
+async def test_stopped_server_finishes_its_auctions_and_takes_no_new_ones(place: Place) -> None:
+    async with toy_process(place.url) as server:
         client = server.client
         ids = [(await client.begin(spec_of("0.002", "0.001", max_tokens=150, seed=i)))["auction_id"] for i in range(5)]
         streams: list[list[Event]] = [[] for _ in ids]
@@ -38,16 +39,16 @@ async def test_stopped_server_finishes_its_auctions_and_takes_no_new_ones(tmp_pa
     for events in streams:
         assert [event["seq"] for event in events] == list(range(152))
         assert events[-1]["finish_reason"] == "max_tokens"
-    await check(tmp_path, ids)
+    await check(place.url, ids)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(5))
-async def test_killed_server_goes_on_where_the_ledger_ends(tmp_path: Path, moment: int) -> None:
-    await kill_and_resume(tmp_path, moment)
+async def test_killed_server_goes_on_where_the_ledger_ends(place: Place, tmp_path: Path, moment: int) -> None:
+    await kill_and_resume(tmp_path, place.url, moment)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(2))
-async def test_server_killed_while_agents_join_goes_on_with_those_it_had_told(tmp_path: Path, moment: int) -> None:
-    await kill_while_agents_join(tmp_path, moment)
+async def test_server_killed_while_agents_join_goes_on_with_those_it_had_told(place: Place, moment: int) -> None:
+    await kill_while_agents_join(place.url, moment)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from tests.server.places import Place, SqlitePlace
 
 from tokenauction.server.ledger import Created, Ledger, LedgerError, Replayed
 
@@ -28,13 +27,9 @@ class Clock:
         return self.now
 
 
-def url_of(path: Path) -> str:
-    return f"sqlite:///{path}"
-
-
 @asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[Ledger]:
-    ledger = await Ledger.open(url_of(path), **options)
+async def opened(place: Place, **options: Any) -> AsyncIterator[Ledger]:
+    ledger = await Ledger.open(place.url, **options)
     try:
         yield ledger
     finally:
@@ -42,13 +37,8 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[Ledger]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
-async def ledger(path: Path) -> AsyncIterator[Ledger]:
-    async with opened(path, clock=Clock()) as ledger:
+async def ledger(place: Place) -> AsyncIterator[Ledger]:
+    async with opened(place, clock=Clock()) as ledger:
         yield ledger
 
 
@@ -361,12 +351,18 @@ async def test_auctions_are_listed_in_the_order_of_their_creation(ledger: Ledger
 # --- What the database refuses by itself --------------------------------------------------------------------------
 
 
+REPLACE = {
+    "sqlite": "INSERT OR REPLACE INTO entries VALUES (1, 1, 'palm', 7, 7)",
+    "postgresql": "INSERT INTO entries VALUES (1, 9, 'palm', 7, 57) ON CONFLICT (entry_id) DO UPDATE SET micros = 7",
+}
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "UPDATE entries SET micros = 1",
         "DELETE FROM entries",
-        "INSERT OR REPLACE INTO entries VALUES (1, 1, 'palm', 7, 7)",
+        "REPLACE entries",
         "INSERT INTO entries VALUES (99, 1, 'palm', 7, 57)",
         "INSERT INTO entries VALUES (99, 99, 'palm', 7, 7)",
         "INSERT INTO entries VALUES (99, 99, 'palm', 7, 57)",
@@ -386,15 +382,18 @@ async def test_auctions_are_listed_in_the_order_of_their_creation(ledger: Ledger
         "DELETE FROM idempotency_keys",
     ],
 )
-async def test_database_refuses_to_change_what_was(path: Path, statement: str) -> None:
-    async with opened(path) as ledger:
+async def test_database_refuses_to_change_what_was(place: Place, statement: str) -> None:
+    async with opened(place) as ledger:
         await ledger.deposit("palm", 50, "wire 1")
         await create(ledger, key="k", palm=0)
         await ledger.accept_bid("text", "palm", 3)
         await tell(ledger, "text", {})
         await ledger.settle("text", {}, "head")
-        with pytest.raises(IntegrityError):
+        statement = REPLACE[place.kind] if statement == "REPLACE entries" else statement
+        with pytest.raises(DBAPIError) as caught:
             await ledger._database.write(lambda connection: connection.exec_driver_sql(statement))
+        is_no_number = getattr(caught.value.orig, "sqlstate", "") == "22P02"  # to SQLite that is integrity, too
+        assert isinstance(caught.value, IntegrityError) or is_no_number
         assert await ledger.audit() == []
 
 
@@ -415,28 +414,24 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize(("statement", "said"), TAMPERED.items())
-async def test_audit_finds_what_was_tampered_with(path: Path, statement: str, said: str) -> None:
-    async with opened(path) as ledger:
+async def test_audit_finds_what_was_tampered_with(place: Place, statement: str, said: str) -> None:
+    async with opened(place) as ledger:
         await ledger.deposit("palm", 50, "wire 1")
         await create(ledger, palm=20)
         await tell(ledger, "text", {"palm": 4}, {"palm": 1})
         await ledger.settle("text", {"palm": 5}, "head")
         assert await ledger.audit() == []
-    with closing(sqlite3.connect(path)) as connection:
-        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(statement)
-        connection.commit()
-    async with opened(path) as ledger:
+    await place.tamper(statement)
+    async with opened(place) as ledger:
         assert any(said in fault for fault in await ledger.audit()), await ledger.audit()
 
 
 # --- Access tokens ------------------------------------------------------------------------------------------------
 
 
-async def test_token_is_known_by_its_secret_until_it_expires(path: Path) -> None:
+async def test_token_is_known_by_its_secret_until_it_expires(place: Place) -> None:
     clock = Clock()
-    async with opened(path, clock=clock) as ledger:
+    async with opened(place, clock=clock) as ledger:
         token_id, secret = await ledger.create_token(["watch", "bid"], "palm", NOW + 60)
         token = await ledger.check_token(secret)
         assert token is not None
@@ -453,10 +448,11 @@ async def test_token_is_known_by_its_secret_until_it_expires(path: Path) -> None
         assert await refusal(ledger.rotate_token(token_id)) == "no_token"
 
 
-async def test_secret_is_nowhere_on_the_disk(path: Path) -> None:
-    async with opened(path) as ledger:
+async def test_secret_is_nowhere_on_the_disk(place: Place) -> None:
+    async with opened(place) as ledger:
         _, secret = await ledger.create_token(["admin"])
-        files = [file for file in path.parent.iterdir() if file.is_file()]
+        folder = place.path.parent if isinstance(place, SqlitePlace) else place.server.folder
+        files = [file for file in folder.rglob("*") if file.is_file()]
         assert any(b"admin" in file.read_bytes() for file in files)
         assert not any(secret.encode() in file.read_bytes() for file in files)
 

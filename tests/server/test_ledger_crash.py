@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.server.places import Place
 
 from tokenauction.models.compiler import find_compiler
 
@@ -44,8 +45,8 @@ def test_loss_of_power_is_seen_where_commits_are_not_synced() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_killed_ledger_keeps_what_it_acknowledged(tmp_path: Path, seed: int) -> None:
-    program = [sys.executable, HERE / "ledger_workload.py", tmp_path / "ledger.db"]
+def test_killed_ledger_keeps_what_it_acknowledged(place: Place, tmp_path: Path, seed: int) -> None:
+    program = [sys.executable, HERE / "ledger_workload.py", place.url]
     most = random.Random(seed).randrange(10, 150)
     heard = []
     with subprocess.Popen(

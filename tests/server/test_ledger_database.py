@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import os
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, event, text
+from tests.server.places import Place
 
-from tokenauction.server.database import Database, check_durable
 from tokenauction.server.group_commit import ENOUGH_JOBS, MAX_WAITING
 from tokenauction.server.ledger import Ledger, LedgerError
+from tokenauction.server.ledger_url import open_database
+from tokenauction.server.postgres_lease import LEASES
+from tokenauction.server.sqlite_database import check_durable
 from tokenauction.server.tables import METADATA
 
 
@@ -40,17 +42,17 @@ async def refusal(awaitable: Awaitable[Any]) -> tuple[str, str]:
 # --- Opening ------------------------------------------------------------------------------------------------------
 
 
-async def test_second_server_is_kept_away_until_the_first_has_closed(path: Path) -> None:
-    ledger = await Ledger.open(url_of(path))
-    code, message = await refusal(Ledger.open(url_of(path)))
-    assert code == "locked" and "in use by process" in message
+async def test_second_server_is_kept_away_until_the_first_has_closed(place: Place) -> None:
+    ledger = await Ledger.open(place.url)
+    code, message = await refusal(Ledger.open(place.url))
+    assert code == "locked" and "in use by" in message and f"{os.getpid()}" in message
     await ledger.close()
-    await (await Ledger.open(url_of(path))).close()
+    await (await Ledger.open(place.url)).close()
 
 
-async def test_visit_reads_and_deposits_beside_a_server_and_leaves_auctions_alone(path: Path) -> None:
-    ledger = await Ledger.open(url_of(path))
-    visit = await Ledger.open(url_of(path), is_visit=True)
+async def test_visit_reads_and_deposits_beside_a_server_and_leaves_auctions_alone(place: Place) -> None:
+    ledger = await Ledger.open(place.url)
+    visit = await Ledger.open(place.url, is_visit=True)
     await asyncio.gather(
         *(one.deposit("palm", 1, f"{name} {n}") for one, name in ((ledger, "a"), (visit, "b")) for n in range(20))
     )
@@ -66,21 +68,21 @@ async def test_visit_reads_and_deposits_beside_a_server_and_leaves_auctions_alon
 
 
 async def test_visit_makes_no_ledger(path: Path) -> None:
-    assert (await refusal(Ledger.open(url_of(path), is_visit=True)))[0] == "unusable_database"
+    assert (await refusal(Ledger.open(url_of(path), is_visit=True)))[0] == "no_ledger"
     assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql+asyncpg://localhost/ledger",
+        "mysql://localhost/ledger",
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite:///ledger.db?mode=memory",
-        "ledger.db",
+        "://",
     ],
 )
-async def test_ledger_is_a_file_of_sqlite(url: str) -> None:
+async def test_ledger_of_sqlite_is_a_file(url: str) -> None:
     assert (await refusal(Ledger.open(url)))[0] == "unusable_database"
 
 
@@ -91,36 +93,35 @@ async def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None
     assert (await refusal(Ledger.open(url_of(path.parent / "no folder" / "ledger.db"))))[0] == "unusable_database"
 
 
-async def test_ledger_of_a_later_version_is_refused(path: Path) -> None:
-    await (await Ledger.open(url_of(path))).close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.commit()
+async def test_ledger_of_a_later_version_is_refused(place: Place) -> None:
+    await (await Ledger.open(place.url)).close()
+    await place.execute("UPDATE alembic_version SET version_num = '9999'")
     for is_visit in (False, True):
-        code, message = await refusal(Ledger.open(url_of(path), is_visit=is_visit))
+        code, message = await refusal(Ledger.open(place.url, is_visit=is_visit))
         assert code == "unusable_database" and "9999" in message
 
 
 async def test_durability_is_checked_and_not_assumed(path: Path) -> None:
-    database = await Database.open(url_of(path), is_visit=False, synchronous="NORMAL")
+    database = await open_database(url_of(path), is_visit=False, synchronous="NORMAL")
     with pytest.raises(LedgerError, match="not durable: journal_mode=wal, synchronous=1"):
         await database.read(partial(check_durable, synchronous="FULL"))
     await database.close()
 
 
-async def test_migrations_make_the_tables_of_this_version(path: Path) -> None:
-    database = await Database.open(url_of(path), is_visit=False, synchronous="FULL")
+async def test_migrations_make_the_tables_of_this_version(place: Place) -> None:
+    database = await open_database(place.url, is_visit=False, synchronous="FULL")
 
     def differences(connection: Connection) -> list[Any]:
-        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+        known = [METADATA] if place.kind == "sqlite" else [METADATA, LEASES]
+        return list(compare_metadata(MigrationContext.configure(connection), known))
 
     assert await database.read(differences) == []
     await database.close()
 
 
-async def test_readers_cannot_write(path: Path) -> None:
-    database = await Database.open(url_of(path), is_visit=False, synchronous="FULL")
-    with pytest.raises(Exception, match="readonly database"):
+async def test_readers_cannot_write(place: Place) -> None:
+    database = await open_database(place.url, is_visit=False, synchronous="FULL")
+    with pytest.raises(Exception, match=r"read-?only"):
         await database.read(lambda c: c.execute(text("INSERT INTO accounts VALUES ('palm', 0)")))
     await database.close()
 
@@ -135,8 +136,8 @@ def counted(ledger: Ledger, what: str) -> list[None]:
     return found
 
 
-async def started(path: Path) -> Ledger:
-    ledger = await Ledger.open(url_of(path))
+async def started(place: Place) -> Ledger:
+    ledger = await Ledger.open(place.url)
     await ledger.create_auction("text", {}, {"palm": 0}, None, "asked", "sealed")
     return ledger
 
@@ -145,8 +146,8 @@ def token(seq: int) -> dict[str, Any]:
     return {"type": "auction.token", "seq": seq}
 
 
-async def test_many_tokens_share_a_commit(path: Path) -> None:
-    ledger = await started(path)
+async def test_many_tokens_share_a_commit(place: Place) -> None:
+    ledger = await started(place)
     commits = counted(ledger, "commit")
     told = [ledger.append("text", 1, seq, token(seq)) for seq in range(ENOUGH_JOBS)]
     assert await asyncio.gather(*told) == list(range(ENOUGH_JOBS))
@@ -154,15 +155,15 @@ async def test_many_tokens_share_a_commit(path: Path) -> None:
     await ledger.close()
 
 
-async def test_one_token_is_durable_without_company(path: Path) -> None:
-    ledger = await started(path)
+async def test_one_token_is_durable_without_company(place: Place) -> None:
+    ledger = await started(place)
     assert await ledger.append("text", 1, 0, token(0)) == 0
     assert await ledger.last_event("text") == token(0)
     await ledger.close()
 
 
-async def test_whoever_waits_brings_along_what_was_queued_before(path: Path) -> None:
-    ledger = await started(path)
+async def test_whoever_waits_brings_along_what_was_queued_before(place: Place) -> None:
+    ledger = await started(place)
     commits = counted(ledger, "commit")
     told = ledger.append("text", 1, 0, token(0))
     await ledger.accept_bid("text", "palm", 5)
@@ -170,8 +171,8 @@ async def test_whoever_waits_brings_along_what_was_queued_before(path: Path) -> 
     await ledger.close()
 
 
-async def test_refusal_spoils_nothing_that_shares_its_commit(path: Path) -> None:
-    ledger = await started(path)
+async def test_refusal_spoils_nothing_that_shares_its_commit(place: Place) -> None:
+    ledger = await started(place)
     commits = counted(ledger, "commit")
     calls: list[Callable[[], Awaitable[Any]]] = [
         partial(ledger.accept_bid, "text", "palm", 5, "b1"),
@@ -187,27 +188,27 @@ async def test_refusal_spoils_nothing_that_shares_its_commit(path: Path) -> None
     await ledger.close()
 
 
-async def test_closing_writes_what_waits_and_takes_nothing_more(path: Path) -> None:
-    ledger = await started(path)
+async def test_closing_writes_what_waits_and_takes_nothing_more(place: Place) -> None:
+    ledger = await started(place)
     told = ledger.append("text", 1, 0, token(0))
     await ledger.close()
     assert await told == 0
     assert (await refusal(ledger.deposit("palm", 1, "late")))[0] == "closed"
-    ledger = await Ledger.open(url_of(path))
+    ledger = await Ledger.open(place.url)
     assert await ledger.last_event("text") == token(0)
     await ledger.close()
 
 
-async def test_caller_that_gives_up_disturbs_nobody(path: Path) -> None:
-    ledger = await started(path)
+async def test_caller_that_gives_up_disturbs_nobody(place: Place) -> None:
+    ledger = await started(place)
     given_up = ledger.append("text", 1, 0, token(0))
     given_up.cancel()
     assert await ledger.append("text", 1, 1, token(1)) == 1
     await ledger.close()
 
 
-async def test_failure_of_the_disk_is_told_to_all_and_nothing_is_acknowledged_behind_it(path: Path) -> None:
-    ledger = await started(path)
+async def test_failure_of_the_disk_is_told_to_all_and_nothing_is_acknowledged_behind_it(place: Place) -> None:
+    ledger = await started(place)
 
     @event.listens_for(ledger._database.writer, "commit")
     def fail(_: Connection) -> None:
@@ -219,15 +220,15 @@ async def test_failure_of_the_disk_is_told_to_all_and_nothing_is_acknowledged_be
     code, message = await refusal(ledger.deposit("palm", 1, "wire 1"))
     assert code == "failed" and "no space left" in message
     await ledger.close()
-    ledger = await Ledger.open(url_of(path))
+    ledger = await Ledger.open(place.url)
     assert await ledger.last_event("text") is None
     assert await ledger.audit() == []
     await ledger.close()
 
 
 @pytest.mark.slow
-async def test_queue_has_a_limit(path: Path) -> None:
-    ledger = await started(path)
+async def test_queue_has_a_limit(place: Place) -> None:
+    ledger = await started(place)
     told = [ledger.append("text", 1, seq, token(seq)) for seq in range(MAX_WAITING)]
     assert (await refusal(ledger.append("text", 1, MAX_WAITING, token(MAX_WAITING))))[0] == "capacity"
     assert await told[-1] == MAX_WAITING - 1

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from tests.server.places import needs_postgres
+from tests.server.postgres import shared_postgres
 
 from tokenauction.server.ledger import Created, Ledger, LedgerError, Replayed
 
@@ -47,13 +49,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def open(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        self.url = f"sqlite:///{Path(self.folder.name) / 'ledger.db'}"
+        self.url = self.new_url()
         self.ledger = self.loop.run_until_complete(Ledger.open(self.url))
         self.funds = dict.fromkeys(AGENTS, 0)
         self.revenue = 0
         self.references: dict[str, tuple[str, int]] = {}
         self.keys: dict[str, str] = {}
         self.modelled: dict[str, Modelled] = {}
+
+    def new_url(self) -> str:
+        """Where there is no ledger yet."""
+        return f"sqlite:///{Path(self.folder.name) / 'ledger.db'}"
 
     def do(self, awaitable: Any) -> Any:
         """The result, or the code of what was refused."""
@@ -254,3 +260,17 @@ TestLedgerMachine.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLedgerMachine = pytest.mark.slow(TestLedgerMachine)
+
+
+class PostgresMachine(LedgerMachine):
+    """The same on PostgreSQL."""
+
+    def new_url(self) -> str:
+        return shared_postgres().url(self.loop.run_until_complete(shared_postgres().new_database()))
+
+
+TestPostgresMachine = PostgresMachine.TestCase
+TestPostgresMachine.settings = settings(
+    max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestPostgresMachine = needs_postgres(pytest.mark.slow(TestPostgresMachine))

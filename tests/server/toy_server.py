@@ -124,6 +124,7 @@ def spec_of(*bids: str, max_tokens: int = 12, seed: int | None = 7, **changes: A
 async def toy_server(
     folder: Path,
     *,
+    ledger_url: str | None = None,
     is_open: bool = True,
     is_paced: bool = False,
     delay: float = 0.0,
@@ -134,7 +135,7 @@ async def toy_server(
     **options: Any,
 ) -> AsyncIterator[ToyServer]:
     """A running server; at the end it drains."""
-    ledger = await Ledger.open(f"sqlite+aiosqlite:///{folder / 'ledger.db'}")
+    ledger = await Ledger.open(ledger_url or str(folder / "ledger.db"))
     for number in range(NUM_AGENTS):
         await ledger.deposit(f"agent{number}", FUNDS, f"funds of agent{number}")
     toy = model(ToyWorld(world, SYMBOLS), is_paced=is_paced, delay=delay)

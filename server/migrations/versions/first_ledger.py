@@ -6,16 +6,18 @@ A migration is history: it spells out its tables and never imports those of toda
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import sqlalchemy as sa
 from alembic import op
+
+from tokenauction.server.migrations.refusals import only_add, refuse, refuse_to_empty
 
 revision = "0001"
 down_revision = None
 
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 SECONDS: sa.types.TypeEngine[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")  # in the order of its code points, as SQLite's
 ADDED_ONLY = ("accounts", "transfers", "entries", "holds", "bids", "idempotency_keys", "events")
 
 
@@ -25,38 +27,39 @@ def upgrade() -> None:
     _money()
     _bids_and_holds()
     _access_tokens()
-    for statement in _triggers():
-        op.execute(statement)
+    _refusals()
+    if op.get_bind().dialect.name == "postgresql":
+        _writer()
     now = time.time()
-    own = sa.table("accounts", sa.column("account_id", sa.Text), sa.column("created_at", SECONDS))
+    own = sa.table("accounts", sa.column("account_id", TEXT), sa.column("created_at", SECONDS))
     op.bulk_insert(own, [{"account_id": name, "created_at": now} for name in ("@outside", "@house", "@held")])
 
 
 def _auction_id(*, is_key: bool = False, may_miss: bool = False) -> sa.Column[str]:
     reference = sa.ForeignKey("auctions.auction_id")
-    return sa.Column("auction_id", sa.Text, reference, primary_key=is_key, nullable=may_miss)
+    return sa.Column("auction_id", TEXT, reference, primary_key=is_key, nullable=may_miss)
 
 
 def _auctions() -> None:
     op.create_table(
         "auctions",
         sa.Column("number", WHOLE, primary_key=True),
-        sa.Column("auction_id", sa.Text, nullable=False, unique=True),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("document", sa.Text, nullable=False),
-        sa.Column("commitment", sa.Text, nullable=False),
+        sa.Column("auction_id", TEXT, nullable=False, unique=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("document", TEXT, nullable=False),
+        sa.Column("commitment", TEXT, nullable=False),
         sa.Column("created_at", SECONDS, nullable=False),
         sa.Column("ended_at", SECONDS),
-        sa.Column("head", sa.Text),
-        sa.Column("chain", sa.Text),
-        sa.Column("reason", sa.Text),
+        sa.Column("head", TEXT),
+        sa.Column("chain", TEXT),
+        sa.Column("reason", TEXT),
         sa.CheckConstraint("state IN ('open', 'settled', 'void')", "auctions_state"),
         sqlite_strict=True,
     )
     op.create_table(
         "idempotency_keys",
-        sa.Column("idempotency_key", sa.Text, primary_key=True),
-        sa.Column("request_hash", sa.Text, nullable=False),
+        sa.Column("idempotency_key", TEXT, primary_key=True),
+        sa.Column("request_hash", TEXT, nullable=False),
         _auction_id(),
         sqlite_strict=True,
     )
@@ -65,10 +68,10 @@ def _auctions() -> None:
         _auction_id(is_key=True),
         sa.Column("seq", WHOLE, primary_key=True),
         sa.Column("epoch", WHOLE, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("body", sa.Text, nullable=False),
-        sa.Column("charges", sa.Text, nullable=False),
-        sa.Column("chain", sa.Text, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("body", TEXT, nullable=False),
+        sa.Column("charges", TEXT, nullable=False),
+        sa.Column("chain", TEXT, nullable=False),
         sqlite_strict=True,
     )
 
@@ -76,17 +79,17 @@ def _auctions() -> None:
 def _money() -> None:
     op.create_table(
         "accounts",
-        sa.Column("account_id", sa.Text, primary_key=True),
+        sa.Column("account_id", TEXT, primary_key=True),
         sa.Column("created_at", SECONDS, nullable=False),
         sqlite_strict=True,
     )
     op.create_table(
         "transfers",
         sa.Column("transfer_id", WHOLE, primary_key=True),
-        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
         _auction_id(may_miss=True),
-        sa.Column("agent_id", sa.Text),
-        sa.Column("reference", sa.Text, unique=True),
+        sa.Column("agent_id", TEXT),
+        sa.Column("reference", TEXT, unique=True),
         sa.Column("created_at", SECONDS, nullable=False),
         sqlite_strict=True,
     )
@@ -95,7 +98,7 @@ def _money() -> None:
         "entries",
         sa.Column("entry_id", WHOLE, primary_key=True),
         sa.Column("transfer_id", WHOLE, transfer, nullable=False),
-        sa.Column("account_id", sa.Text, sa.ForeignKey("accounts.account_id"), nullable=False),
+        sa.Column("account_id", TEXT, sa.ForeignKey("accounts.account_id"), nullable=False),
         sa.Column("micros", WHOLE, nullable=False),
         sa.Column("balance_micros", WHOLE, nullable=False),
         sa.CheckConstraint("micros <> 0", "entries_micros"),
@@ -111,7 +114,7 @@ def _bids_and_holds() -> None:
         "holds",
         sa.Column("hold_id", WHOLE, primary_key=True),
         _auction_id(),
-        sa.Column("agent_id", sa.Text, nullable=False),
+        sa.Column("agent_id", TEXT, nullable=False),
         sa.Column("micros", WHOLE, nullable=False),
         sa.CheckConstraint("micros >= 0", "holds_micros"),
         sqlite_strict=True,
@@ -122,8 +125,8 @@ def _bids_and_holds() -> None:
         "bids",
         sa.Column("bid_number", WHOLE, primary_key=True),
         _auction_id(),
-        sa.Column("agent_id", sa.Text, nullable=False),
-        sa.Column("bid_id", sa.Text),
+        sa.Column("agent_id", TEXT, nullable=False),
+        sa.Column("bid_id", TEXT),
         sa.Column("bid_micros", WHOLE, nullable=False),
         sa.Column("created_at", SECONDS, nullable=False),
         sa.CheckConstraint("bid_micros >= 0", "bids_micros"),
@@ -135,10 +138,10 @@ def _bids_and_holds() -> None:
 def _access_tokens() -> None:
     op.create_table(
         "access_tokens",
-        sa.Column("token_id", sa.Text, primary_key=True),
-        sa.Column("secret_hash", sa.Text, nullable=False, unique=True),
-        sa.Column("scopes", sa.Text, nullable=False),
-        sa.Column("agent_id", sa.Text),
+        sa.Column("token_id", TEXT, primary_key=True),
+        sa.Column("secret_hash", TEXT, nullable=False, unique=True),
+        sa.Column("scopes", TEXT, nullable=False),
+        sa.Column("agent_id", TEXT),
         sa.Column("created_at", SECONDS, nullable=False),
         sa.Column("expires_at", SECONDS),
         sa.Column("revoked_at", SECONDS),
@@ -146,28 +149,33 @@ def _access_tokens() -> None:
     )
 
 
-def _triggers() -> Iterator[str]:
-    """SQLite's; another database gets its own in the same place."""
+def _writer() -> None:
+    """Who may write; SQLite has a lock file."""
+    op.create_table(
+        "writer",
+        sa.Column("the_one", sa.Boolean, sa.CheckConstraint("the_one"), primary_key=True),
+        sa.Column("session", TEXT, nullable=False),
+        sa.Column("num_commits", WHOLE, nullable=False),
+    )
+
+
+def _refusals() -> None:
     for table in ADDED_ONLY:
-        for action in ("UPDATE", "DELETE"):
-            yield _refusal(f"{table}_no_{action.lower()}", f"{action} ON {table}", "1", f"{table} are only ever added")
-    yield _refusal("auctions_no_delete", "DELETE ON auctions", "1", "auctions are not deleted")
+        only_add(table)
+    refuse_to_empty("auctions")
+    refuse("auctions_no_delete", "DELETE ON auctions", "TRUE", "auctions are not deleted")
     fixed = ("number", "auction_id", "document", "commitment", "created_at")
     changed = " OR ".join(["OLD.state <> 'open'", *(f"NEW.{name} IS NOT OLD.{name}" for name in fixed)])
-    yield _refusal("auctions_end_once", "UPDATE ON auctions", changed, "an auction ends once and keeps what it was")
+    refuse("auctions_end_once", "UPDATE ON auctions", changed, "an auction ends once and keeps what it was")
     total = "(SELECT sum(micros) FROM entries WHERE transfer_id = NEW.transfer_id)"
-    yield _refusal("transfers_sum", "INSERT ON transfers", f"{total} IS NOT 0", "a transfer sums to zero")
+    refuse("transfers_sum", "INSERT ON transfers", f"{total} IS NOT 0", "a transfer sums to zero")
     posted = "EXISTS (SELECT 1 FROM transfers WHERE transfer_id = NEW.transfer_id)"
-    yield _refusal("entries_closed", "INSERT ON entries", posted, "the transfer is complete")
+    refuse("entries_closed", "INSERT ON entries", posted, "the transfer is complete")
     last = "(SELECT balance_micros FROM entries WHERE account_id = NEW.account_id ORDER BY entry_id DESC LIMIT 1)"
     wrong = f"NEW.balance_micros <> NEW.micros + coalesce({last}, 0)"
-    yield _refusal("entries_running", "INSERT ON entries", wrong, "a balance follows from the one before it")
+    refuse("entries_running", "INSERT ON entries", wrong, "a balance follows from the one before it")
     next_seq = "(SELECT coalesce(max(seq), -1) + 1 FROM events WHERE auction_id = NEW.auction_id)"
-    yield _refusal("events_dense", "INSERT ON events", f"NEW.seq <> {next_seq}", "events are dense")
+    refuse("events_dense", "INSERT ON events", f"NEW.seq <> {next_seq}", "events are dense")
     ended = "(SELECT state FROM auctions WHERE auction_id = NEW.auction_id) IS NOT 'open'"
     for table in ("events", "holds", "bids"):
-        yield _refusal(f"{table}_open", f"INSERT ON {table}", ended, "the auction has ended")
-
-
-def _refusal(name: str, event: str, condition: str, message: str) -> str:
-    return f"CREATE TRIGGER {name} BEFORE {event} WHEN {condition} BEGIN SELECT RAISE(ABORT, '{message}'); END"
+        refuse(f"{table}_open", f"INSERT ON {table}", ended, "the auction has ended")
