@@ -158,6 +158,7 @@ class Session:
     def open_step(self, auction_id: str, agent_id: str, step: int) -> None:
         """The distribution of this step is awaited from now on, and no other of this agent."""
         self._steps[auction_id, agent_id] = step
+        self.allowance += 1  # the server asks for this message: it is not one too many
 
     def close_step(self, auction_id: str, agent_id: str) -> None:
         """Its time is over."""

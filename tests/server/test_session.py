@@ -418,3 +418,12 @@ class SessionMachine(RuleBasedStateMachine):
 
 SessionMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSession = pytest.mark.slow(SessionMachine.TestCase)
+
+
+def test_distributions_that_are_asked_for_do_not_exceed_the_rate() -> None:
+    session = session_of("bid")
+    accept(session, join(), accepted=True)
+    for step in range(5 * int(BURST)):
+        session.open_step(AUCTION, ALPHA, step)
+        accept(session, sparse(step=step), accepted=True)
+    assert session.allowance >= BURST - 1 - 1
