@@ -67,9 +67,8 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
         auction = Auction(spec, "verification")
         auction.start()
         voids: set[str] = set()
-        settlement = (
-            lines[-1] if lines[-1].get("hash") == content_hash(lines[-1]) else None
-        )  # None: it is what was changed
+        is_as_hashed = lines[-1].get("hash") == content_hash(lines[-1])
+        settlement = lines[-1] if is_as_hashed else None  # None: it is what was changed
         for number, line in enumerate(lines[1:-1], start=1):
             where = f"step {number - 1}"
             _check_link(lines, number)

@@ -12,7 +12,7 @@
 
 import { checkStep, field, readStep } from "./verification/arithmetic.js";
 import { NotJson, canonical, parse } from "./verification/exact_json.js";
-import { same } from "./verification/numbers.js";
+import { same, toFloat } from "./verification/numbers.js";
 import { stepKey } from "./verification/randomness.js";
 import { fromHex, hexDigest, toHex } from "./verification/sha256.js";
 import { LIMITS, readSpec } from "./verification/spec.js";
@@ -111,6 +111,7 @@ class Verification {
     const problem = checkStep(readStep(this.spec, line), key);
     if (problem) throw new Fault(this.where, problem);
     this.#checkCharges(line);
+    if (this.spec.agents.some((agent) => agent.hasOwnModel)) this.#checkReports(line);
     if (line.has("distributions")) this.#checkStored(line);
     if (this.#settlement) this.#checkAgainstSettlement(line);
     this.standing.noteVoids(line);
@@ -154,6 +155,7 @@ class Verification {
     if (this.lines.some((line) => line.has("distributions"))) {
       unchecked.push("the steps from their stored distributions, which are only hashed here: `tokenauction verify` computes them again");
     }
+    if (this.spec.agents.some((agent) => agent.hasOwnModel)) unchecked.push("whether the reports of agents with own models give the recorded probabilities");
     if (rule === "log_linear") unchecked.push("log-linear q, r and ln Z, and the critical bids that follow from them, but for their bounds");
     if (pricing === "expected" || pricing === "kl_clarke") unchecked.push("the distances that payments follow from, but for their bounds");
     if (sampler === "race") unchecked.push(rule === "linear" ? "the tokens of those that lost a race" : "the race over the aggregate");
@@ -223,13 +225,30 @@ class Verification {
     }
   }
 
+  /** Every agent with a model of its own that took part has a report, and what is stored of it is what was hashed. */
+  #checkReports(line) {
+    const [hashes, reports] = [field(line, "report_hashes"), field(line, "reports")];
+    const { agents, rowIds } = this.spec;
+    if (hashes.length !== rowIds.length || reports.length !== rowIds.length) throw new Error("reports are not one a row");
+    for (const [row, id] of rowIds.entries()) {
+      const isReporter = agents[row]?.hasOwnModel ?? false;
+      if (hashes[row] === null && isReporter && line.get("status")[row] !== "absent") {
+        throw new Fault(this.where, `${id} runs its own model and took part without a report`);
+      }
+      if (hashes[row] !== null && !isReporter) throw new Fault(this.where, `a report of ${id} is recorded, whose model is the platform's`);
+      if (reports[row] !== null && reportHash(reports[row]) !== hashes[row]) {
+        throw new Fault(this.where, `the stored report of ${id} is not the one that was hashed`);
+      }
+    }
+  }
+
   /** Stored distributions must at least be those that were hashed into the step. */
   #checkStored(line) {
     const [packed, hashes] = [line.get("distributions"), field(line, "distribution_hashes")];
     const width = this.spec.rowIds.length;
     if (packed.length !== width || hashes.length !== width) throw new Error("the stored distributions are not one a row");
     for (const [row, text] of packed.entries()) {
-      const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+      const bytes = fromBase64(text);
       if (bytes.length % 8 || hexDigest(bytes) !== hashes[row]) {
         throw new Fault(this.where, "a stored distribution is not the one that was hashed into its step");
       }
@@ -258,5 +277,18 @@ class Verification {
 }
 
 const without = (line, ...names) => new Map([...line].filter(([name]) => !names.includes(name)));
-/** SHA-256 of a line without its own hash; of stored distributions only their hashes count. */
-const contentHash = (line) => hexDigest(canonical(without(line, "hash", "distributions")));
+const fromBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+
+/** SHA-256 of what an agent sent: a dense report's bytes, or a sparse one's canonical JSON with every number a float. */
+function reportHash(report) {
+  if (!report.has("ids")) {
+    if (!["float16", "float32"].includes(field(report, "format"))) throw new Error("a stored report has an unknown format");
+    return hexDigest(fromBase64(field(report, "data")));
+  }
+  const numbers = field(report, "log_probs").map(toFloat);
+  const tail = toFloat(field(report, "tail_mass"));
+  return hexDigest(canonical(new Map([["ids", field(report, "ids")], ["log_probs", numbers], ["tail_mass", tail]])));
+}
+
+/** SHA-256 of a line without its own hash; of stored distributions and reports only their hashes count. */
+const contentHash = (line) => hexDigest(canonical(without(line, "hash", "distributions", "reports")));

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.engine.conftest import World, spec_of
+from tests.engine.test_awaiting import outside, own_report, run
 
 from tokenauction.engine.errors import ReceiptError
 from tokenauction.engine.guarantees import TABLE
 from tokenauction.engine.receipt import canonical, content_hash, parse_receipt
+from tokenauction.engine.report import Report
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 from tokenauction.engine.verification import Verdict, verify
 
@@ -125,9 +128,25 @@ def genuine() -> Iterator[Lines]:
         yield receipt_of(spec)
 
 
+def with_own_models() -> Iterator[Lines]:
+    """Receipts of auctions whose agents report: dense, sparse, silent."""
+    spec = outside(spec_of(1000, 2500, 700, reference_weight_micros=300, seed=13), "agent0", "agent2")
+    yield [dict(line) for line in run(World(), spec)[-1].receipt]
+    world = World()
+
+    def says(step: int, text: Any) -> dict[str, Report]:
+        dense = np.exp(own_report(world, spec, "agent0", text).log_probs.astype(np.float64))
+        dense /= dense.sum()
+        ids = tuple(int(i) for i in np.argsort(-dense)[:4])
+        sparse = Report(np.log(dense[list(ids)]), ids, float(1 - dense[list(ids)].sum()))
+        return {"agent0": sparse} if step % 3 else {}
+
+    yield [dict(line) for line in run(world, spec, says)[-1].receipt]
+
+
 @pytest.fixture(scope="module")
 def receipts() -> list[Lines]:
-    return list(genuine())
+    return [*genuine(), *with_own_models()]
 
 
 def test_genuine_receipts_hold_in_both_and_the_head_is_pinned(receipts: list[Lines]) -> None:

@@ -51,6 +51,7 @@ export function readSpec(source) {
   const isCut = spec.top_k !== null || (spec.top_p !== null && spec.top_p < 1);
   if (spec.rule === "log_linear" && isCut && !spec.floor) throw new Error("log_linear cannot be cut without a floor");
   spec.hasReference = spec.referenceWeight > 0n;
+  if (!spec.hasReference && spec.agents.every((agent) => agent.hasOwnModel)) throw new Error("every agent runs its own model");
   spec.rowIds = [...spec.agents.map((agent) => agent.id), ...(spec.hasReference ? [REFERENCE_ID] : [])];
   return spec;
 }
@@ -73,7 +74,7 @@ const DEFAULTS = {
   allow_unsafe: false,
 };
 const SPEC_FIELDS = new Set(["query", "agents", ...Object.keys(DEFAULTS)]);
-const AGENT_FIELDS = new Set(["id", "name", "offer", "bid", "budget", "system_prompt", "prompt"]);
+const AGENT_FIELDS = new Set(["id", "name", "offer", "bid", "budget", "system_prompt", "prompt", "own_model"]);
 
 function readAgent(source, where) {
   const fields = fieldsOf(source, where, AGENT_FIELDS);
@@ -83,9 +84,12 @@ function readAgent(source, where) {
   if (!fields.has("bid")) throw new Error(`${where}.bid is missing`);
   const bid = micros(fields.get("bid"), `${where}.bid`);
   const budget = (fields.get("budget") ?? null) === null ? null : micros(fields.get("budget"), `${where}.budget`);
-  if ((fields.get("system_prompt") ?? null) !== null) text(fields, "system_prompt", where);
-  if ((fields.get("prompt") ?? null) !== null) text(fields, "prompt", where, { isLine: false });
-  return { id, bid, budget };
+  const prompts = ["system_prompt", "prompt"].filter((name) => (fields.get(name) ?? null) !== null);
+  for (const name of prompts) text(fields, name, where, { isLine: name === "system_prompt" });
+  const hasOwnModel = fields.get("own_model") ?? false;
+  if (typeof hasOwnModel !== "boolean") throw new Error(`${where}.own_model must be true or false`);
+  if (hasOwnModel && prompts.length) throw new Error(`${where} runs its own model: a prompt for it would be read by nobody`);
+  return { id, bid, budget, hasOwnModel };
 }
 
 function fieldsOf(source, where, allowed) {

@@ -77,6 +77,7 @@ export class Standing {
     if (status.includes("absent")) this.voids.add("an agent was absent");
     const isCut = status.some((each, row) => each === "budget_spent" || (each === "bid" && effective[row] < bids[row]));
     if (isCut) this.voids.add("a budget cut a bid");
+    if ((line.get("report_hashes") ?? []).some(Boolean)) this.voids.add("an agent reported its own distribution");
     if (line.get("clipped").some(Boolean)) this.voids.add("a payment was clipped to a budget");
   }
 
