@@ -39,7 +39,7 @@ from tokenauction.server.postgres_lease import Lease
 
 RECONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.1
-MAX_ATTEMPTS = 16  # of one transaction that others are in the way of
+MAX_ATTEMPTS = 16  # of one transaction that others are in the way of, or that breaks its connection
 ALONE = "LOCK TABLE transfers IN SHARE ROW EXCLUSIVE MODE"  # first, so that the snapshot is of behind it
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class PostgresDatabase(Database):
             await asyncio.sleep(RETRY_SECONDS)
 
     async def write(self, change: Callable[[Connection], T], forget: Callable[[], None] = nothing) -> T:
-        num_conflicts = 0
+        num_conflicts = num_losses = 0
         while True:
             values: list[T] = []  # what `change` returned, where it did
             try:
@@ -126,10 +126,10 @@ class PostgresDatabase(Database):
                     num_conflicts += 1
                 elif not is_lost(error):
                     raise
-                elif not self._is_fenced:
+                elif not self._is_fenced or (num_losses := num_losses + 1) == MAX_ATTEMPTS:
                     raise self._failed(error) from error
                 elif await self._reconnect(error):
-                    return values[0]
+                    change = partial(_known, values[0])  # a commit behind it says that a standby has it, too
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -195,3 +195,7 @@ class PostgresDatabase(Database):
 
     def _failed(self, error: Exception) -> LedgerError:
         return LedgerError("failed", f"{self._address.name} is lost: {reason_of(error)}")
+
+
+def _known(value: T, _: Connection) -> T:
+    return value

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 from tests.server.kills import check
 from tests.server.places import needs_postgres
@@ -184,6 +184,9 @@ async def test_visits_and_the_server_write_at_the_same_time(name: str) -> None:
     url = shared_postgres().url(name)
     async with opened(url) as ledger, opened(url, is_visit=True) as one, opened(url, is_visit=True) as two:
         await ledger.deposit("palm", 1_000, "first")
+        undone: list[None] = []
+        for writer in (ledger, one, two):
+            event.listen(writer._database.writer, "rollback", lambda connection: undone.append(None))
 
         async def deposit(writer: Ledger, reference: str) -> None:
             for number in range(25):
@@ -198,6 +201,7 @@ async def test_visits_and_the_server_write_at_the_same_time(name: str) -> None:
         await asyncio.gather(deposit(one, "one"), deposit(two, "two"), deposit(ledger, "three"), run_auctions())
         balances = await ledger.balances()
         assert (balances["palm"], balances["@house"], balances["@held"]) == (1_075 - 75, 75, 0)
+        assert undone, "they were in each other's way"
         assert await ledger.audit() == []
 
 
