@@ -102,7 +102,7 @@ class Agent:
 
     async def _read_end(self, auction_id: str, position: tuple[int, int | None], outcome: Outcome) -> Outcome:
         """The auction settled while the connection was lost: read how."""
-        async for event in self.client.watch(auction_id, *position):
+        async for event in self.client.watch(auction_id, *position, self.agent_id):
             self._take(event, outcome)
         return outcome
 

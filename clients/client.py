@@ -95,13 +95,18 @@ class Client:
         """Stop an auction at its next token."""
         return await self._ask(AuctionCancel(auction_id=auction_id), "auction.accepted")
 
-    async def watch(self, auction_id: str, after_seq: int = -1, epoch: int | None = None) -> AsyncIterator[Event]:
-        """Every event behind `after_seq` to the last, over as many connections as it takes."""
+    async def watch(
+        self, auction_id: str, after_seq: int = -1, epoch: int | None = None, agent_id: str | None = None
+    ) -> AsyncIterator[Event]:
+        """Every event behind `after_seq` to the last, over as many connections as it takes.
+
+        `agent_id` is as whom, where the token may act for more than one agent.
+        """
         delays = Delays(self.give_up)
         while True:
             try:
                 async with self.connection() as socket:
-                    request = Subscribe(auction_id=auction_id, after_seq=after_seq, epoch=epoch)
+                    request = Subscribe(auction_id=auction_id, after_seq=after_seq, epoch=epoch, agent_id=agent_id)
                     await socket.send(encode(request).decode())
                     async for text in socket:
                         event = _read(text)

@@ -33,6 +33,7 @@ from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.connection import Connection
 from tokenauction.server.context import Context
 from tokenauction.server.house import RETRY_SECONDS, House
+from tokenauction.server.open_streams import OpenStreams
 from tokenauction.server.pages import Pages
 from tokenauction.server.peers import MAX_CONNECTIONS, MAX_PER_ADDRESS, Peers
 from tokenauction.server.presets import Presets
@@ -75,9 +76,12 @@ class App:
     def __init__(self, house: House, doorkeeper: Doorkeeper, settings: AppSettings, pages: Pages | None = None) -> None:
         self.settings = settings
         self.pages = pages or Pages()
-        self.peers = Peers(doorkeeper, settings.max_connections, settings.max_per_address)
+        streams = OpenStreams()
+        self.peers = Peers(doorkeeper, streams, settings.max_connections, settings.max_per_address)
         rates = Rates(settings.requests_per_second, settings.request_burst)
-        self.context = Context(house, Bidding(house), Catalogue(house), doorkeeper, self.peers, rates, settings.presets)
+        self.context = Context(
+            house, Bidding(house), Catalogue(house), doorkeeper, self.peers, rates, settings.presets, streams
+        )
         self.is_ready = False
         self._rest = _rest(self)
 
@@ -114,7 +118,7 @@ class App:
         stamp = self.context.house.decoder.stamp
         requests = Requests(self.context.house, self.context.bidding, identity, stamp)
         session = Session(identity.scopes, identity.agent_id, identity.expires, stamp)
-        socket = _Socket(receive, send)
+        socket = _Socket(receive, send, scope["state"]["offer"])
         connection = Connection(
             socket, scope["state"]["abort"], session, requests, self.context.catalogue, self.context.doorkeeper.clock
         )
@@ -171,9 +175,10 @@ def _header(scope: Scope, name: bytes) -> str | None:
 class _Socket:
     """An accepted WebSocket."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, offer: Callable[[bytes], bool]) -> None:
         self._receive = receive
         self._send = send
+        self.offer = offer
 
     async def receive(self) -> Mapping[str, Any]:
         return await self._receive()

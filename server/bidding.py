@@ -93,7 +93,8 @@ class Bidding:
     ) -> int:
         """Replace an agent's bid; the step from which it counts, drawn behind the bid's commit.
 
-        An agent that `is_back` is absent no longer.
+        An agent that `is_back` is absent no longer. A `bid_id` that came before changes nothing, and is answered as it
+        was.
 
         Raises Refused (not_live, unknown_agent, left) and the ledger's errors.
         """
@@ -106,14 +107,15 @@ class Bidding:
         is_new = await self.house.ledger.accept_bid(auction_id, agent_id, bid_micros, bid_id)
         if not is_new:
             order = -1  # it was applied when it came first; a later one may count since
+        key = None if bid_id is None else (agent_id, bid_id)
         if live.phase is Phase.JOINING:
             if order > live.applied.get(agent_id, -1) and agent_id in live.agents:
                 live.applied[agent_id] = order
                 live.agents[agent_id] = replace(live.agents[agent_id], bid_micros=bid_micros)
-            return 0
+            return 0 if key is None else live.answers.setdefault(key, 0)
         await live.started.wait()
         step: int = await self._between_steps(live, partial(_apply, live, agent_id, bid_micros, order, is_back))
-        return step
+        return step if key is None else live.answers.setdefault(key, step)
 
     async def leave(self, auction_id: str, agent_id: str) -> int:
         """An agent takes part no longer: weight 0 from the returned step on, and what it owes stays owed."""

@@ -8,6 +8,7 @@ reads it again from the start. Errors have OpenAI's shape. It must not know how 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
@@ -78,7 +79,8 @@ class _Route(APIRoute):
             try:
                 return await handle(request)
             except EXPECTED as error:
-                return _refusal(status_of(error.code), error.code, str(error))
+                wait = getattr(error, "retry_seconds", None)
+                return _refusal(status_of(error.code), error.code, str(error), wait=wait)
             except RequestValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"][1:]))
@@ -141,7 +143,7 @@ async def complete(
             house.spawn(_cancel(context, auction_id))
 
     if body.stream:
-        return EventStream(context.streams, _frames(following, answer), on_gone)
+        return EventStream(context.streams, who, _frames(following, answer), on_gone)
     try:
         is_whole = await unless_gone(request.receive, _read(following, answer))
     except AuctionBroke as broke:
@@ -196,6 +198,7 @@ async def _enter(request: Request, *scopes: str) -> tuple[Context, Identity]:
         if not context.doorkeeper.is_open:
             raise
         who = LOCAL
+    context.count_request(who)
     if not any(map(who.may, scopes)):
         raise Refused("forbidden", f"this takes a token with the scope {scopes[0]}")
     return context, who
@@ -206,7 +209,8 @@ def _fault(status: int, code: str, message: str, param: str | None = None) -> di
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
-def _refusal(status: int, code: str, message: str, param: str | None = None) -> Response:
+def _refusal(status: int, code: str, message: str, param: str | None = None, *, wait: float | None = None) -> Response:
     status = 400 if status == 422 else status
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+    seconds = RETRY_SECONDS if status == 503 and wait is None else wait
+    headers = None if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
     return JSONResponse({"error": _fault(status, code, message, param)}, status, headers)

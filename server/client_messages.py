@@ -65,6 +65,7 @@ class Subscribe(_Request, tag="subscribe", frozen=True, kw_only=True):
     auction_id: Id
     after_seq: Seq = -1
     epoch: Epoch | None = None  # in which `after_seq` was seen; needed to resume behind a crash
+    agent_id: Id | None = None  # as whom, where the token may act for more than one agent
 
 
 class Unsubscribe(_Request, tag="unsubscribe", frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
 """One WebSocket: what it sends becomes calls of the house, what it may see is sent to it; nothing waits for it.
 
 Two tasks: one reads, decodes, asks the session what is legal and starts what was asked; one writes replies and the
-streams that the peer subscribed to. Whoever does not read is told so (a viewer: `stream.gap` and a snapshot) and closed
-with 4008; whoever does not even take that within SEND_SECONDS is cut off. It must not know HTTP.
+streams that the peer subscribed to. An event that is the next of its stream goes out past them when it is published,
+where nothing waits and the peer takes it. Whoever does not read is told so (a viewer: `stream.gap` and a snapshot) and
+closed with 4008; whoever does not even take that within SEND_SECONDS is cut off. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from msgspec import UNSET
-
+from tokenauction.server import step_notices
 from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.circuit_breaker import CircuitBreaker
-from tokenauction.server.hub import Reader
-from tokenauction.server.legality import EXPIRED
+from tokenauction.server.hub import Published, Reader
+from tokenauction.server.legality import EXPIRED, SESSION_CODES
+from tokenauction.server.own_agents import OwnAgents
+from tokenauction.server.refusal import Refused
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.session import Close, Reply, Session
 from tokenauction.server.wire import (
@@ -30,8 +32,6 @@ from tokenauction.server.wire import (
     BidUpdate,
     ClientMessage,
     ServerMessage,
-    StepMissed,
-    StepOpened,
     Subscribe,
     Unsubscribe,
     encode,
@@ -57,6 +57,10 @@ class Socket(Protocol):
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send `websocket.send` or `websocket.close`; waits while the peer does not read."""
 
+    @property
+    def offer(self) -> Callable[[bytes], bool]:
+        """Sends a whole frame at once; False, having sent nothing, where the peer is not ready."""
+
 
 class Connection:
     """One peer."""
@@ -79,11 +83,12 @@ class Connection:
         self.clock = clock
         self.session_id = f"ses_{uuid.uuid4().hex}"
         self.readers: dict[str, Reader] = {}  # by auction
-        self.joined: dict[str, list[str]] = {}  # by auction, the agents that have joined on this connection
+        self.own = OwnAgents(catalogue.house.live, self._auction_over)
         self._replies: deque[str] = deque()
         self._wake = asyncio.Event()
         self._closing: tuple[int, str] | None = None
         self._is_leaving = False
+        self._is_writing = False  # the writing task is in the middle of something
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -103,41 +108,21 @@ class Connection:
             self.requests.house.desk.detach(self)
             for auction_id in list(self.readers):
                 self._unsubscribe(auction_id)
+            self.own.close()
 
     def open_step(
         self, auction_id: str, agent_id: str, step: int, deadline_ms: int, token_ids: Sequence[int], *, is_first: bool
     ) -> None:
         """Ask the peer for a distribution; see distributions.py."""
         self.session.open_step(auction_id, agent_id, step)
-        event_id, time = self.requests.stamp()
-        asked = StepOpened(
-            event_id=event_id,
-            time=time,
-            auction_id=auction_id,
-            agent_id=agent_id,
-            step=step,
-            deadline_ms=deadline_ms,
-            last_token_id=token_ids[-1] if token_ids else None,
-            token_ids=list(token_ids) if is_first else UNSET,
-        )
-        self.reply(asked)
+        asked = (auction_id, agent_id, step, deadline_ms, token_ids)
+        self.reply(step_notices.opened(self.requests.stamp, *asked, is_first=is_first))
 
     def close_step(self, auction_id: str, agent_id: str, step: int, missed: CircuitBreaker | None) -> None:
         """The step's time is over, or it is somebody else's; see distributions.py."""
         self.session.close_step(auction_id, agent_id)
         if missed is not None:
-            event_id, time = self.requests.stamp()
-            until = None if missed.lets_through(step + 1) else missed.suspended_until
-            told = StepMissed(
-                event_id=event_id,
-                time=time,
-                auction_id=auction_id,
-                agent_id=agent_id,
-                step=step,
-                num_missed=missed.num_missed,
-                suspended_until_step=until,
-            )
-            self.reply(told)
+            self.reply(step_notices.missed(self.requests.stamp, auction_id, agent_id, step, missed))
 
     def leave(self) -> None:
         """Close as soon as everything that the peer is waiting for has been sent."""
@@ -198,11 +183,13 @@ class Connection:
             log.exception("a %s could not be answered", type(message).__name__)
             self._refuse(message, "internal", "the server failed at this; nothing is known of its effect")
         else:
+            self.session.answer(message, accepted=True)
             if isinstance(message, AgentJoin):
-                self.joined.setdefault(message.auction_id, []).append(message.agent_id)
+                self.own.add(message.auction_id, message.agent_id)
                 if message.own_model:
                     self.requests.house.desk.attach(message.auction_id, message.agent_id, self)
-            self.session.answer(message, accepted=True)
+            if isinstance(message, AgentJoin | AgentLeave):
+                self.own.attend(message.auction_id)
         finally:
             self._slots.release()
 
@@ -212,12 +199,19 @@ class Connection:
             self.session.end_auction(message.auction_id)
         self.reply(self.session.refuse(message, code, why).message)
 
+    def _auction_over(self, auction_id: str) -> None:
+        if auction_id not in self.readers:  # who still reads it ends it with the last event
+            self.session.end_auction(auction_id)
+
     async def _subscribe(self, message: Subscribe) -> None:
         auction_id = message.auction_id
-        agent_id = next(iter(self.joined.get(auction_id, [])), None)
+        agent_id = message.agent_id or next(iter(self.own.of(auction_id)), None)
+        if agent_id is not None and not self.requests.identity.acts_for(agent_id):
+            raise Refused("not_your_agent", SESSION_CODES["not_your_agent"])
         viewpoint = await self.catalogue.viewpoint(auction_id, self.requests.identity, agent_id)
         reader = await self.catalogue.reader(auction_id, viewpoint, message.after_seq, message.epoch, self._wake.set)
         self._unsubscribe(auction_id)
+        reader.push = self._push
         self.readers[auction_id] = reader
         if self.session.state_of(message) != "watching":  # it has unsubscribed meanwhile
             self._unsubscribe(auction_id)
@@ -230,10 +224,17 @@ class Connection:
 
     # --- What goes out -------------------------------------------------------------------------------------------
 
+    def _push(self, reader: Reader, published: Published) -> bool:
+        """Send an event past the writing task, unless that has something to say before it."""
+        is_idle = not self._is_writing and not self._replies and self._closing is None
+        return is_idle and self.socket.offer(published.frame(reader.viewpoint))
+
     async def _write(self) -> None:
         while True:
+            self._is_writing = False
             await self._wake.wait()
             self._wake.clear()
+            self._is_writing = True
             try:
                 async with asyncio.timeout(SEND_SECONDS):
                     num_left = await self._write_some()
@@ -272,7 +273,7 @@ class Connection:
 
     async def _overflow(self, auction_id: str, reader: Reader) -> None:
         """The peer reads more slowly than the auction is written: say so, and close."""
-        agents = self.joined.get(auction_id, [])
+        agents = self.own.of(auction_id)
         for agent_id in agents:
             await self.requests.bidding.cut_off(auction_id, agent_id)
         if not agents:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
-from tokenauction.server.auth import Doorkeeper
+from tokenauction.server.auth import LOCAL, Doorkeeper, Identity
 from tokenauction.server.bidding import Bidding
 from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.house import House
@@ -26,3 +27,8 @@ class Context:
     rates: Rates
     presets: Presets = field(default_factory=Presets)
     streams: OpenStreams = field(default_factory=OpenStreams)
+
+    def count_request(self, identity: Identity) -> None:
+        """Take a request from its token's allowance; Refused (rate_limited) where none is left."""
+        if identity != LOCAL:
+            self.rates.check(f"token {identity.id}", asyncio.get_running_loop().time())

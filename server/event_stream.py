@@ -39,7 +39,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class EventStream(Response):
     """A response whose frames are sent as they come, until they end or the client goes away."""
 
-    def __init__(self, streams: OpenStreams, frames: AsyncIterator[str], on_gone: Callable[[], None]) -> None:
+    def __init__(
+        self, streams: OpenStreams, who: Identity, frames: AsyncIterator[str], on_gone: Callable[[], None]
+    ) -> None:
         """`on_gone` is called where the client went away before the end."""
         self.status_code = 200
         self.background = None
@@ -47,11 +49,12 @@ class EventStream(Response):
         self.body = b""
         self.init_headers({"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"})
         self._streams = streams
+        self._who = who
         self._frames = frames
         self._on_gone = on_gone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._streams.one():
+        with self._streams.one(self._who, scope["state"]["abort"]):
             try:
                 is_whole = await unless_gone(receive, self._send(send))
             except TimeoutError:
@@ -104,7 +107,7 @@ async def event_stream(context: Context, auction_id: str, who: Identity, last_ev
     if following.is_at_end:
         following.close()
         return Response(status_code=204)
-    return EventStream(context.streams, _frames(following), lambda: None)
+    return EventStream(context.streams, who, _frames(following), lambda: None)
 
 
 async def _frames(following: Following) -> AsyncIterator[str]:

@@ -1,7 +1,8 @@
 """Fan-out: the live events of an auction, and where each reader of them stands.
 
 A channel holds the last events of one auction, each encoded once for every audience that asked for it. A reader is a
-place in that sequence; it pulls, and nothing waits for it. Whoever falls further behind than MAX_LAG has overflowed:
+place in that sequence: it is pushed an event where it stands right in front of it and its peer takes it at once;
+otherwise it is woken, and pulls. Nothing waits for it. Whoever falls further behind than MAX_LAG has overflowed:
 its connection says so and ends. What stands before the window is the ledger's to tell. It must not know sockets.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tokenauction.engine.spec import REFERENCE_ID
+from tokenauction.server.text_frame import text_frame
 from tokenauction.server.visibility import Audience, view
 from tokenauction.server.wire import PaymentPosted, encode
 
@@ -36,6 +38,7 @@ class Published:
 
     event: Mapping[str, Any]
     texts: dict[Viewpoint, str] = field(default_factory=dict)
+    frames: dict[Viewpoint, bytes] = field(default_factory=dict)
 
     @property
     def seq(self) -> int:
@@ -47,6 +50,12 @@ class Published:
         if viewpoint not in self.texts:
             self.texts[viewpoint] = encode_view(self.event, viewpoint, is_settled=False)
         return self.texts[viewpoint]
+
+    def frame(self, viewpoint: Viewpoint) -> bytes:
+        """The same as a WebSocket message."""
+        if viewpoint not in self.frames:
+            self.frames[viewpoint] = text_frame(self.text(viewpoint).encode())
+        return self.frames[viewpoint]
 
 
 def encode_view(event: Mapping[str, Any], viewpoint: Viewpoint, *, is_settled: bool) -> str:
@@ -79,6 +88,10 @@ def payments(settled: Mapping[str, Any], viewpoint: Viewpoint) -> list[str]:
     return shown
 
 
+def _is_never_pushed(_reader: Reader, _published: Published) -> bool:
+    return False
+
+
 @dataclass(eq=False)
 class Reader:
     """One reader's place in one channel."""
@@ -87,7 +100,13 @@ class Reader:
     viewpoint: Viewpoint
     after_seq: int  # the last event that it has taken
     wake: Callable[[], None]  # tells its connection that there is something to take
+    push: Callable[[Reader, Published], bool] = _is_never_pushed  # whether its peer has been sent this event
     is_live: bool = False  # it has caught up once: from then on it must keep up
+
+    def is_next(self, published: Published) -> bool:
+        """Whether it can be pushed this event: it has everything before it, and the last event takes a bill along."""
+        is_last = published.event["type"] == "auction.settled"
+        return self.is_live and self.after_seq == published.seq - 1 and not is_last
 
     @property
     def has_overflowed(self) -> bool:
@@ -124,20 +143,27 @@ class Channel:
     is_over: bool = False  # its last event is published
     window: deque[Published] = field(default_factory=lambda: deque(maxlen=WINDOW))
     readers: set[Reader] = field(default_factory=set)
+    at_end: set[Callable[[str], None]] = field(default_factory=set)  # who else is told that it is over
 
     def publish(self, event: Mapping[str, Any]) -> None:
         """Show one more event to everybody who reads, `seq` being the next one."""
         assert event["seq"] == self.last_seq + 1, "the events of an auction are dense"
         self.last_seq += 1
-        self.window.append(Published(event))
+        published = Published(event)
+        self.window.append(published)
         for reader in self.readers:
-            reader.wake()
+            if reader.is_next(published) and reader.push(reader, published):
+                reader.after_seq = published.seq
+            else:
+                reader.wake()
 
     def close(self) -> None:
         """Nothing follows the last event."""
         self.is_over = True
         for reader in self.readers:
             reader.wake()
+        for tell in tuple(self.at_end):
+            tell(self.auction_id)
 
     def after(self, seq: int, most: int) -> list[Published] | None:
         """Up to `most` events behind `seq`; None where the first of them is no longer in the window."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 from tokenauction.server.rate import address_key
 
@@ -115,8 +116,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     _pings_since = 0.0
 
     def handle_connect(self, event: Any) -> None:
-        """Give the application `scope["state"]["abort"]`."""
-        self.app_state = {**self.app_state, "abort": self.abort}
+        """Give the application `scope["state"]`'s abort and offer."""
+        self.app_state = {**self.app_state, "abort": self.abort, "offer": self.offer}
         super().handle_connect(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -152,6 +153,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.abort()
         else:
             super().handle_parser_exception()
+
+    def offer(self, frame: bytes) -> bool:
+        """Send a whole frame now, past the queue of `send`; False, and nothing is sent, where the peer is not ready."""
+        is_open = self.handshake_complete and not self.close_sent and not self.disconnected
+        if (
+            not is_open
+            or not self.writable.is_set()
+            or self.conn.state is not State.OPEN
+            or self.transport.is_closing()
+        ):
+            return False
+        self.transport.write(frame)
+        return True
 
     def abort(self) -> None:
         """End the connection now; what was not sent is dropped."""

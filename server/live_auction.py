@@ -62,6 +62,7 @@ class LiveAuction:
     agents: dict[str, AgentSpec] = field(default_factory=dict)  # listed or joined, in that order
     left: set[str] = field(default_factory=set)
     applied: dict[str, int] = field(default_factory=dict)  # per agent, the order number of the bid that counts
+    answers: dict[tuple[str, str], int] = field(default_factory=dict)  # per agent and bid id, the step that was named
     num_tokens: int = 0  # published
     text: str = ""  # published
     tally: Tally = field(default_factory=Tally)  # of tokens won and lost

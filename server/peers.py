@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenauction.server.auth import Doorkeeper
 from tokenauction.server.connection import Connection
+from tokenauction.server.open_streams import OpenStreams
 from tokenauction.server.refusal import Refused
 
 MAX_CONNECTIONS = 2_000  # WebSockets at a time
@@ -25,9 +26,15 @@ class Peers:
     """The open WebSockets of one server."""
 
     def __init__(
-        self, doorkeeper: Doorkeeper, max_connections: int = MAX_CONNECTIONS, max_per_address: int = MAX_PER_ADDRESS
+        self,
+        doorkeeper: Doorkeeper,
+        streams: OpenStreams,
+        max_connections: int = MAX_CONNECTIONS,
+        max_per_address: int = MAX_PER_ADDRESS,
     ) -> None:
+        """`streams` are those who read by HTTP, whose tokens are looked at too."""
         self.doorkeeper = doorkeeper
+        self.streams = streams
         self.max_connections = max_connections
         self.max_per_address = max_per_address
         self.connections: set[Connection] = set()
@@ -66,7 +73,9 @@ class Peers:
 
     async def close_gone(self) -> None:
         """Close every connection whose token has expired or was revoked."""
-        gone = await self.doorkeeper.gone({connection.requests.identity for connection in self.connections})
+        present = {connection.requests.identity for connection in self.connections} | self.streams.identities
+        gone = await self.doorkeeper.gone(present)
+        self.streams.cut_off(gone)
         for connection in self.connections:
             if connection.requests.identity in gone:
                 connection.expel()

@@ -6,7 +6,6 @@ by the models below, from which the OpenAPI document follows. It must not know h
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokenauction.engine.money import MAX_MICROS
-from tokenauction.server.auth import LOCAL, Identity
+from tokenauction.server.auth import Identity
 from tokenauction.server.catalogue import MAX_LISTED
 from tokenauction.server.client_messages import MAX_ID
 from tokenauction.server.context import Context
@@ -119,8 +118,7 @@ async def identity_of(request: Request) -> Identity:
     """Who sends a request."""
     context: Context = request.app.state.context
     identity = await context.doorkeeper.identify(request.headers.get("authorization"))
-    if identity != LOCAL:
-        context.rates.check(f"token {identity.id}", asyncio.get_running_loop().time())
+    context.count_request(identity)
     return identity
 
 

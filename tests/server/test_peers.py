@@ -205,3 +205,22 @@ async def test_upgrade_by_another_method_ends_that_connection_alone(server: ToyS
     events = in_stream(await collect(server.client().create(spec_of("0.002"))))
     assert events[-1]["posted"]
     writer.close()
+
+
+async def test_reader_over_http_whose_token_is_gone_is_cut_off(start: Start) -> None:
+    async with start(is_open=False, is_paced=True) as server:
+        admin = (await server.ledger.create_token(["admin"]))[1]
+        token_id, secret = await server.ledger.create_token(["watch"])
+        auction_id = (await server.client(admin).begin(spec_of("0.002")))["auction_id"]
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with (
+            httpx.AsyncClient(base_url=server.url, trust_env=False, headers=headers) as http,
+            http.stream("GET", f"/v1/auctions/{auction_id}/events") as answer,
+        ):
+            lines = answer.aiter_lines()
+            assert (await anext(lines)).startswith("id: 1-0")
+            await server.ledger.revoke_token(token_id)
+            await server.app.peers.close_gone()
+            with pytest.raises(httpx.HTTPError):
+                async for _ in lines:
+                    continue
