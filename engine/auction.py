@@ -4,7 +4,7 @@
     start            running
     set_bid          created    running
     set_absent       created    running
-    record                      running
+    record, choose              running
     settle                      settled
     cancel           cancelled  cancelled
     fail             failed     failed
@@ -44,6 +44,7 @@ LEGAL = MappingProxyType(
         "set_bid": LIVE,
         "set_absent": LIVE,
         "record": frozenset({State.RUNNING}),
+        "choose": frozenset({State.RUNNING}),
         "settle": frozenset({State.RUNNING}),
         "cancel": LIVE,
         "fail": LIVE,
@@ -158,6 +159,18 @@ class Auction:
     def record(self, token_id: int, text: str, payments: tuple[float, ...]) -> Charges:
         """Take in one step: its token, the text that became readable with it, every row's payment in micros."""
         self._check("record")
+        self.token_ids.append(token_id)
+        self.text += text
+        return self._charge(payments)
+
+    def choose(self, token_ids: Sequence[int], text: str, payments: tuple[float, ...]) -> Charges:
+        """Take in a whole text that was chosen among candidates, and every row's payment for that, in micros."""
+        self._check("choose")
+        self.token_ids, self.text = list(token_ids), text
+        return self._charge(payments)
+
+    def _charge(self, payments: tuple[float, ...]) -> Charges:
+        """Add payments to what is owed, none beyond its budget."""
         before = self.totals_micros
         left = [
             math.inf if budget is None else budget - total
@@ -165,8 +178,6 @@ class Auction:
         ]
         paid = tuple(float(min(payment, rest)) for payment, rest in zip(payments, left, strict=True))
         self.exact_micros = [exact + payment for exact, payment in zip(self.exact_micros, paid, strict=True)]
-        self.token_ids.append(token_id)
-        self.text += text
         totals = self.totals_micros
         charges = tuple(after - earlier for after, earlier in zip(totals, before, strict=True))
         return Charges(paid, charges, totals, tuple(a != b for a, b in zip(paid, payments, strict=True)))

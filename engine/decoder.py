@@ -18,20 +18,23 @@ import torch
 
 from tokenauction.engine.auction import LIVE, Auction, Bids, Charges, State
 from tokenauction.engine.awaiting import clearable
-from tokenauction.engine.device_loop import DeviceLoop, Landed, is_covered
+from tokenauction.engine.device_loop import DeviceLoop, Landed
+from tokenauction.engine.ensemble import Ensemble
 from tokenauction.engine.errors import CapacityError, InvalidInput, TokenAuctionError
 from tokenauction.engine.events import Event
-from tokenauction.engine.fused_clearing import ClearingChoice, cleared_by
+from tokenauction.engine.finalizing import Finalizing
+from tokenauction.engine.fused_clearing import ClearingChoice
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.performance import Awaited, Performance
 from tokenauction.engine.policy import Policy
-from tokenauction.engine.provenance import Provenance
+from tokenauction.engine.preparation import Preparation
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
-from tokenauction.engine.recorder import Recorder, Stamp
+from tokenauction.engine.recorder import Stamp
 from tokenauction.engine.report import Report
 from tokenauction.engine.resumption import take_up
+from tokenauction.engine.reward import RewardSource
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AuctionSpec
@@ -71,7 +74,6 @@ class Decoder:
         self.model = model
         self.stamp = stamp
         self.entropy = entropy
-        self.store_distributions = store_distributions
         self.clearing = clearing
         self.scheduler: Scheduler[Performance] = Scheduler(model)
         self._untold: list[Event] = []
@@ -80,6 +82,8 @@ class Decoder:
         if steps == "device" or (steps == "auto" and on_cuda and isinstance(model, DeviceModel)):
             assert isinstance(model, DeviceModel), "only a DeviceModel steps on the device"
             self.device = DeviceLoop(model, capture=on_cuda)
+        self._preparation = Preparation(model, stamp, entropy, store_distributions, clearing, self.device is not None)
+        self.finalizing = Finalizing(model, self.scheduler)
 
     def submit(self, spec: AuctionSpec, prompts: Sequence[Sequence[int]], policy: Policy, auction_id: str) -> Auction:
         """Queue an auction: one prompt (token ids) for each of `spec.hosted_ids`. Returns its state, through which
@@ -101,29 +105,21 @@ class Decoder:
         seed: Seed | None = None,
         *,
         is_paced: bool = False,
+        rewards: RewardSource | None = None,
     ) -> Performance:
         """The first half of `submit`: an auction that is ready to be queued, and of which no other knows yet.
 
-        `seed` is one that was drawn before; an auction that `is_paced` rests behind every token. Raises InvalidInput
-        for a wrong number of prompts and CapacityError for more rows than the model has.
+        `seed` is one that was drawn before; an auction that `is_paced` rests behind every token; `rewards` are those of
+        a softmax auction (LogRatio if left out). Raises InvalidInput for a wrong number of prompts and CapacityError
+        for more rows than the model has.
         """
-        if len(prompts) != len(spec.hosted_ids):
-            raise InvalidInput(f"{len(spec.hosted_ids)} rows need as many prompts, not {len(prompts)}")
-        if len(prompts) > self.model.max_rows:
-            raise CapacityError(f"{len(prompts)} rows never fit into the model's {self.model.max_rows}; raise max_rows")
-        if seed is None:
-            seed = Seed.drawn(self.entropy(64)) if spec.seed is None else Seed.of_caller(spec.seed)
-        is_here = self.device is None or self.store_distributions or is_paced
-        is_elsewhere = not is_here and is_covered(spec, policy)
-        way = "device" if is_elsewhere else cleared_by(spec, self.model.device, self.clearing)
-        provenance, tokenizer = Provenance.of(self.model, spec, prompts, way), self.model.tokenizer
-        auction = Auction(spec, auction_id)
-        recorder = Recorder(auction, seed, provenance, self.stamp, tokenizer.decode, self.store_distributions)
-        rows = [list(prompt) for prompt in prompts]
-        return Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere, is_paced=is_paced)
+        return self._preparation.prepare(spec, prompts, policy, auction_id, seed, is_paced, rewards)
 
     def enqueue(self, performance: Performance) -> None:
         """The second half of `submit`; raises CapacityError when the queue is full."""
+        if isinstance(performance, Ensemble):
+            self.finalizing.enqueue(performance)
+            return
         if len(self.scheduler.waiting) >= MAX_WAITING:
             raise CapacityError(f"{MAX_WAITING} auctions are waiting, which is the limit; try again later")
         self.scheduler.waiting.append(performance)
@@ -134,6 +130,8 @@ class Decoder:
         Returns its last event where those lines leave nothing to draw. Raises ReceiptError where they are not of this
         auction on this model, and CapacityError as `enqueue`.
         """
+        if isinstance(performance, Ensemble):
+            return self.finalizing.resume(performance, lines)
         take_up(performance.recorder, self.model.tokenizer, performance.stream, lines)
         performance.is_created = True
         reason = self._why_over(performance.auction)
@@ -160,7 +158,7 @@ class Decoder:
         return list(self._find(auction_id).recorder.receipt)
 
     def _find(self, auction_id: str) -> Performance:
-        for performance in self.scheduler.everybody():
+        for performance in (*self.finalizing.ensembles, *self.scheduler.everybody()):
             if performance.auction.auction_id == auction_id:
                 return performance
         raise InvalidInput(f"no auction {auction_id!r} is waiting or running")
@@ -168,7 +166,8 @@ class Decoder:
     @property
     def has_work(self) -> bool:
         """Whether `step` would get any auction further; one that waits for reports alone is none."""
-        return self.scheduler.has_work or any(p.is_told or p.is_cancelled for p in self.scheduler.everybody())
+        is_due = any(p.is_told or p.is_cancelled for p in self.scheduler.everybody())
+        return is_due or self.scheduler.has_work or self.finalizing.has_work
 
     async def run(self) -> AsyncIterator[Event]:
         """Yield the events of all auctions until none waits or runs; the model computes in a thread of its own."""
@@ -186,6 +185,7 @@ class Decoder:
         with torch.inference_mode():
             self.scheduler.wait()
             events += self._end_cancelled()
+            events += self.finalizing.turn(is_alone=not self.scheduler.everybody())
             events += self._admit()
             steps = [*self._step_on_device(), *self._step_here()]
             taken = [self._take_in(step.performance, step.bids, step.outcome) for step in steps]
@@ -196,7 +196,7 @@ class Decoder:
                 for step, what in zip(steps, taken, strict=True):
                     events += self._tell(step, what, latency_ms)
         self._untold = []
-        return events
+        return list(self.finalizing.absorb(events))
 
     def _step_here(self) -> list[Landed[Performance]]:
         """Run the model, clear, and bring what was decided to the host."""

@@ -25,6 +25,39 @@ LIMITS = (
 )
 
 
+FINALIZER_LIMITS = (
+    "Truthful for the candidates that were drawn, in expectation over which of them wins.",
+    "Not false-name-proof: splitting a reward between two identities leaves the choice as it was but lowers what is "
+    "paid; allow one account per advertiser.",
+    "'Without agent i' means had i wanted nothing: candidates were drawn with i's name in their prompts.",
+    "Where rewards are negative a utility can be: whoever wants nothing pays exactly nothing.",
+    "A budget that cuts a payment voids the theorem, and so do rewards that an agent can bend.",
+)
+
+
+@dataclass(frozen=True)
+class FinalizerGuarantee:
+    """What holds for the softmax auction over candidates of one proposal."""
+
+    proposal: str
+    safe: bool = True  # False: the candidates depend on bids or values, because the caller insisted
+    monotone_robust: bool = False  # robust preferences are over tokens
+    payment_at_most_bid: bool = False  # there is no bid
+
+    @property
+    def truthful(self) -> str:
+        """The value for which the true report is optimal; "" when nothing is promised."""
+        return "the value E[reward] - payment, candidates fixed" if self.safe else ""
+
+    @property
+    def summary(self) -> str:
+        """One line for receipts."""
+        if not self.safe:
+            return f"softmax/{self.proposal}: UNSAFE, no guarantee: the candidates depend on what agents say"
+        truth = f"truthful for {self.truthful}"
+        return f"softmax/{self.proposal}: {truth}; payment τ·KL(π ‖ π_-i), exactly 0 for who moves nothing"
+
+
 @dataclass(frozen=True)
 class Guarantee:
     """One row of the table: what holds for one token, with the reported distributions taken as given."""

@@ -33,7 +33,7 @@ class Provenance:
     def of(cls, model: LanguageModel, spec: AuctionSpec, prompts: Sequence[Sequence[int]], clearing: str) -> Provenance:
         """What `model` writes behind `prompts`, one for each of `spec.hosted_ids`, cleared by `clearing`."""
         hosted = dict(zip(spec.hosted_ids, map(prompt_hash, prompts), strict=True))
-        hashes = tuple(hosted.get(row_id) for row_id in spec.row_ids)
+        hashes = tuple(hosted.get(row_id) for row_id in spec.listed_ids)
         return cls(model.name, model.hash, model.numerics, model.runner, clearing, model.tokenizer.hash, hashes)
 
     def to_mapping(self) -> dict[str, Any]:

@@ -4,6 +4,11 @@
     line 2 …     {"kind": "step", …}         what one token's price follows from; columns in the order of `rows`
     last line    {"kind": "settlement", …}   the text, the totals, the seed and its nonce
 
+A softmax auction has, instead of steps, a line for each candidate and one for the choice among them:
+
+    line 2 …     {"kind": "candidate", …}    one text and the draws that made it, in the order of their numbers
+    then         {"kind": "choice", …}       what every candidate is worth to whom, who won, what each agent pays
+
 Every line but the first names the hash of the line before it (`previous`), and every line its own (`hash`: SHA-256 of
 the line without it, as canonical JSON). Times, ids of events and latencies stay out: one seed gives one receipt.
 Amounts are micros; floats are written in full, so that reading them back gives the same float64.
@@ -27,6 +32,7 @@ from tokenauction.engine.spec import AuctionSpec
 VERSION = 1
 MAX_LINE = 64 * 2**20  # characters; a step with stored distributions is long
 MAX_LINES = 2**20
+KINDS = ("auction", "step", "candidate", "choice", "settlement")
 Line = dict[str, Any]
 _NOT_HASHED = frozenset({"hash", "distributions", "reports"})
 
@@ -73,7 +79,9 @@ def next_line(kind: str, content: Mapping[str, Any], previous: Line) -> Line:
 
 
 def voided_by(spec: AuctionSpec, line: Mapping[str, Any]) -> set[str]:
-    """What in one step line takes the auction out of its guarantee; see `guarantees.LIMITS`."""
+    """What in one line behind the first takes the auction out of its guarantee; see `guarantees.LIMITS`."""
+    if spec.finalizer is not None:
+        return {"a payment was clipped to a budget"} if any(line.get("clipped", ())) else set()
     num_agents = len(spec.agents)
     first = [agent.bid_micros for agent in spec.agents]
     found = {
@@ -142,7 +150,7 @@ def parse_receipt(rows: Sequence[str]) -> list[Line]:
             line = json.loads(row, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             raise ReceiptError(f"line {number} is not JSON") from None
-        if not isinstance(line, dict) or line.get("kind") not in ("auction", "step", "settlement"):
+        if not isinstance(line, dict) or line.get("kind") not in KINDS:
             raise ReceiptError(f"line {number} is not a line of a receipt")
         lines.append(line)
     if not lines:

@@ -14,7 +14,6 @@ import torch
 
 from tokenauction.engine.auction import Auction, Bids, Charges, State
 from tokenauction.engine.events import Event
-from tokenauction.engine.guarantees import LIMITS
 from tokenauction.engine.money import from_micros
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.provenance import Provenance
@@ -44,15 +43,20 @@ class Recorder:
         spec = self.auction.spec
         content = {
             "spec": {**spec.to_mapping(), "seed": None},
-            "rows": list(spec.row_ids),
+            "rows": list(spec.listed_ids),
             "guarantee": spec.guarantee.summary,
-            "limits": list(LIMITS),
+            "limits": list(spec.limits),
             "seed_source": self.seed.source,
             **self.provenance.to_mapping(),
+            **self._also_fixed(),
         }
         self.receipt.append(header_line(content, self.seed.value, self.seed.nonce))
         fields = {**content, "guarantee": _guarantee_fields(self.auction), "commitment": self.receipt[0]["commitment"]}
         return replace(self._event("auction.created", fields), receipt=(self.receipt[-1],))
+
+    def _also_fixed(self) -> dict[str, Any]:
+        """What a softmax auction fixes beside."""
+        return {}
 
     def awaited(self) -> Event:
         """The next step waits for reports: for whoever collects them, not a part of the stream."""

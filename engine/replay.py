@@ -6,7 +6,7 @@ step records is compared within a stated tolerance; a different model, prompt or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,24 +15,17 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from tokenauction.engine.aggregation import aggregate, normalised, weight_of_others
-from tokenauction.engine.awaiting import assembled
 from tokenauction.engine.clearing import Clearing, clear
+from tokenauction.engine.finalizer_replay import replay_candidates
 from tokenauction.engine.geometric_path import geometric_path
 from tokenauction.engine.policy import Policy
-from tokenauction.engine.provenance import prompt_hash
 from tokenauction.engine.randomness import RaceRandomness, race_randomness, step_randomness, uniform
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
-from tokenauction.engine.report import Report
+from tokenauction.engine.rerun import TOLERANCE, check_provenance, distributions
 from tokenauction.engine.spec import AuctionSpec
-from tokenauction.engine.stepping import Standing, shape_one
 from tokenauction.engine.verification import Verdict
 from tokenauction.models.base import LanguageModel
-
-# Of probabilities, TV, ln Z, and expected payments relative to the bid: float32 forwards differ by 1e-6. Ten times as
-# much, relatively, of KL with its payment, and (log_linear, where prices follow from logarithms) of every probability.
-TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bf16": 3e-2, "int8": 3e-2}
-_ONLY_ON_ITS_RUNNER = frozenset({"bf16", "int8"})  # where two runners part by more than a tolerance worth the name
 
 
 def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy) -> Verdict:
@@ -47,12 +40,14 @@ def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequen
     def fails(where: str, problem: str) -> Verdict:
         return Verdict(False, "model", len(steps), where, problem)
 
-    problem = _check_provenance(spec, header, model, prompts)
+    problem = check_provenance(spec, header, model, prompts)
     if problem:
         return fails("auction", problem)
+    if spec.finalizer is not None:
+        return replay_candidates(lines, spec, spec.finalizer, model, prompts, policy)
     tolerance = TOLERANCE[model.numerics]
     stream, text = model.tokenizer.text_stream(), ""
-    for line, rows in zip(steps, _distributions(spec, model, prompts, policy, steps), strict=True):
+    for line, rows in zip(steps, distributions(spec, model, prompts, policy, steps), strict=True):
         where = f"step {line['step']}"
         problem = _check_step(spec, line, rows, tolerance)
         if problem:
@@ -69,56 +64,6 @@ def replay(lines: Sequence[Line], model: LanguageModel, prompts: Sequence[Sequen
     if text + held_back != settlement["text"]:
         return fails("settlement", "its text is not that of its tokens")
     return Verdict(True, "model", len(steps))
-
-
-def _check_provenance(spec: AuctionSpec, header: Line, model: LanguageModel, prompts: Sequence[Sequence[int]]) -> str:
-    hosted = dict(zip(spec.hosted_ids, map(prompt_hash, prompts), strict=True))
-    for row_id, recorded in zip(spec.row_ids, header["prompt_hashes"], strict=True):
-        if hosted.get(row_id) != recorded:
-            return f"the prompt of {row_id} is another one"
-    if model.tokenizer.hash != header["tokenizer_hash"]:
-        return "the tokenizer is another one"
-    if model.hash != header["model"]["hash"]:
-        return "the model is another one: its weights have another hash"
-    if header["numerics"] != model.numerics or model.numerics not in TOLERANCE:
-        return (
-            f"it was computed in {header['numerics']!r}, and the model here computes in {model.numerics!r}; load it "
-            "with the numerics whose tolerance you accept"
-        )
-    if model.numerics in _ONLY_ON_ITS_RUNNER and header["runner"] != model.runner:
-        return (
-            f"it was computed in {model.numerics} by the runner {header['runner']!r}, which rounds otherwise than "
-            f"{model.runner!r}; load the model with that runner"
-        )
-    return ""
-
-
-def _distributions(
-    spec: AuctionSpec, model: LanguageModel, prompts: Sequence[Sequence[int]], policy: Policy, steps: Sequence[Line]
-) -> Iterator[Float64[Tensor, "rows vocab"]]:
-    """Every row's own distribution in front of each recorded token; nothing is run unless it is asked for."""
-    gang = model.admit(prompts, len(steps))
-    try:
-        with torch.inference_mode():
-            logits = model.prefill([gang])
-            tokens: list[int] = []
-            for line in steps:
-                reports = _reports(spec, line)
-                rows = assembled(spec, logits, reports, model.tokenizer.vocab_size) if reports is not None else logits
-                yield shape_one(Standing(spec, tokens, policy), rows)
-                tokens.append(line["token"])
-                if len(tokens) < len(steps):
-                    logits = model.step([gang], torch.tensor(tokens[-1:], device=model.device))
-    finally:
-        model.release(gang)
-
-
-def _reports(spec: AuctionSpec, line: Line) -> dict[str, Report] | None:
-    """What agents with models of their own said of a step; None where every model is the platform's."""
-    if not spec.own_model_ids:
-        return None
-    stored = zip(spec.row_ids, line["reports"], strict=True)
-    return {row_id: Report.from_mapping(report) for row_id, report in stored if report is not None}
 
 
 def _check_step(spec: AuctionSpec, line: Line, rows: Float64[Tensor, "rows vocab"], tolerance: float) -> str:

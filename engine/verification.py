@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from tokenauction.engine.arithmetic import StepNumbers, check_step
 from tokenauction.engine.auction import Auction
 from tokenauction.engine.errors import TokenAuctionError
+from tokenauction.engine.finalizer_arithmetic import FinalizerCheck
 from tokenauction.engine.finish import Fault, check_settlement
-from tokenauction.engine.guarantees import LIMITS
 from tokenauction.engine.randomness import step_key
 from tokenauction.engine.receipt import VERSION, Line, caller_nonce, commitment, content_hash, voided_by
 from tokenauction.engine.redo import check_distributions
@@ -42,10 +42,11 @@ class Verdict:
     num_steps: int
     where: str = ""  # "auction", "step 3", "settlement"
     problem: str = ""
+    unit: str = "steps"  # what was counted: "candidates" in a softmax auction
 
     def __str__(self) -> str:
         if self.holds:
-            return f"holds: {self.num_steps} steps, checked at the level of {self.level}"
+            return f"holds: {self.num_steps} {self.unit}, checked at the level of {self.level}"
         return f"does not hold at {self.where}: {self.problem}"
 
 
@@ -54,8 +55,9 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
 
     `head`, where given, is the published hash of the settlement line.
     """
-    steps = [line for line in lines if line["kind"] == "step"]
+    steps = [line for line in lines if line["kind"] in ("step", "candidate")]
     level = "distributions" if steps and all("distributions" in line for line in steps) else "arithmetic"
+    unit = "candidates" if any(line["kind"] == "candidate" for line in lines) else "steps"
     where = "auction"
     try:
         if lines[0]["kind"] != "auction":
@@ -67,39 +69,45 @@ def verify(lines: Sequence[Line], *, head: str | None = None) -> Verdict:
         auction = Auction(spec, "verification")
         auction.start()
         voids: set[str] = set()
+        seed = int(lines[-1]["seed"], 16)
+        softmax = None if spec.finalizer is None else FinalizerCheck(spec, spec.finalizer, seed, auction)
         is_as_hashed = lines[-1].get("hash") == content_hash(lines[-1])
         settlement = lines[-1] if is_as_hashed else None  # None: it is what was changed
         for number, line in enumerate(lines[1:-1], start=1):
-            where = f"step {number - 1}"
+            where = _where(lines, number)
             _check_link(lines, number)
-            if auction.limit_reached:
-                raise Fault(where, "the text had reached its limit before this step")
-            _check_step(spec, auction, line, int(lines[-1]["seed"], 16))
-            if settlement is not None:
-                _check_against(settlement, auction, line, where)
+            if softmax is not None:
+                softmax.take(line)
+            else:
+                _check_step(spec, auction, line, seed)
+                if settlement is not None:
+                    _check_against(settlement, auction, line, where)
             voids |= voided_by(spec, line)
         where = "settlement"
         _check_link(lines, len(lines) - 1)
+        if softmax is not None:
+            softmax.settle(lines[-1])
         check_settlement(auction, lines, voids)
         if head is not None and lines[-1]["hash"] != head:
             raise Fault("settlement", "the receipt's head is not the published one")
     except Fault as fault:
-        return Verdict(False, level, len(steps), fault.where, fault.problem)
+        return Verdict(False, level, len(steps), fault.where, fault.problem, unit)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        return Verdict(False, level, len(steps), where, f"a field is missing or of the wrong kind ({error})")
+        return Verdict(False, level, len(steps), where, f"a field is missing or of the wrong kind ({error})", unit)
     except RecursionError:
-        return Verdict(False, level, len(steps), where, "a field is nested too deeply")
+        return Verdict(False, level, len(steps), where, "a field is nested too deeply", unit)
     except (TokenAuctionError, ValueError, OverflowError, ZeroDivisionError) as error:
-        return Verdict(False, level, len(steps), where, str(error))
-    return Verdict(True, level, len(steps))
+        return Verdict(False, level, len(steps), where, str(error), unit)
+    return Verdict(True, level, len(steps), unit=unit)
 
 
 def _check_link(lines: Sequence[Line], number: int) -> None:
     """The line stands where it belongs, behind the line before it, and is what was hashed."""
-    line = lines[number]
-    kind = "auction" if number == 0 else "settlement" if number == len(lines) - 1 else "step"
-    where = f"step {number - 1}" if kind == "step" else kind
-    if line["kind"] != kind:
+    line, where = lines[number], _where(lines, number)
+    is_inside = 0 < number < len(lines) - 1
+    inside = ("step",) if lines[0]["spec"].get("mechanism") != "softmax" else ("candidate", "choice")
+    kind = "auction" if number == 0 else "settlement" if not is_inside else line["kind"]
+    if line["kind"] != kind or (is_inside and kind not in inside):
         raise Fault(where, f"line {number + 1} is out of place")
     if kind == "step" and (type(line["step"]) is not int or line["step"] != number - 1):
         raise Fault(where, f"the steps are not dense: {line['step']} stands where {number - 1} belongs")
@@ -109,14 +117,22 @@ def _check_link(lines: Sequence[Line], number: int) -> None:
         raise Fault(where, "its hash is not that of its content: the line was changed")
 
 
+def _where(lines: Sequence[Line], number: int) -> str:
+    """How a line is named where it does not hold."""
+    if number in (0, len(lines) - 1):
+        return "settlement" if number else "auction"
+    kind = lines[number]["kind"]
+    return str(kind) if kind == "choice" else f"{kind if kind == 'candidate' else 'step'} {number - 1}"
+
+
 def _check_header(lines: Sequence[Line]) -> AuctionSpec:
     header, settlement = lines[0], lines[-1]
     if header["version"] != VERSION:
         raise Fault("auction", f"its version is {header['version']!r}; this is a check of version {VERSION}")
     spec = AuctionSpec.from_mapping(header["spec"])
-    if list(spec.row_ids) != header["rows"]:
+    if list(spec.listed_ids) != header["rows"]:
         raise Fault("auction", "the rows are not those of the spec")
-    if header["guarantee"] != spec.guarantee.summary or header["limits"] != list(LIMITS):
+    if header["guarantee"] != spec.guarantee.summary or header["limits"] != list(spec.limits):
         raise Fault("auction", "the guarantee and its limits are not those of this rule, sampler and pricing")
     for name in ("seed", "nonce"):
         if not isinstance(settlement[name], str) or not re.fullmatch("[0-9a-f]{64}", settlement[name]):
@@ -142,6 +158,8 @@ def _check_against(settlement: Line, auction: Auction, line: Line, where: str) -
 
 def _check_step(spec: AuctionSpec, auction: Auction, line: Line, seed: int) -> None:
     where = f"step {line['step']}"
+    if auction.limit_reached:
+        raise Fault(where, "the text had reached its limit before this step")
     key = step_key(seed, line["step"])
     if line["key"] != key.hex():
         raise Fault(where, "its key does not follow from the seed")

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tokenauction import __version__
-from tokenauction.clients.cli.options import CacheGib, Model, Numerics, ReceiptFile, Runner, SpecFile
+from tokenauction.clients.cli.options import (
+    CacheGib,
+    Model,
+    Numerics,
+    ReceiptFile,
+    Runner,
+    SpecFile,
+    StoreDistributions,
+)
 from tokenauction.clients.cli.output import abandon_stdout, one_line, prepare_streams, show_log
 from tokenauction.clients.cli.server_commands import add_commands
 from tokenauction.clients.cli.study_commands import add_study_commands
@@ -103,6 +111,7 @@ def demo(
     runner: Runner = "auto",
     numerics: Numerics = "auto",
     web: Annotated[bool, typer.Option("--web", help="On a page in the browser, to steer it and look into it.")] = False,
+    softmax: Annotated[bool, typer.Option("--softmax", help="Whole texts compete: the softmax auction.")] = False,
 ) -> None:
     """Watch Alpha Airlines and Beta Resort write one ad about Hawaii together."""
     from tokenauction.clients.cli.compose import ModelChoice
@@ -115,7 +124,7 @@ def demo(
             raise InvalidInput("--receipt is for the terminal; with --web the page has receipts to download")
         demo_on_a_page(ModelChoice(None, runner, numerics))
         return
-    run_demo(seed, receipt, pace, ModelChoice(None, runner, numerics))
+    run_demo(seed, receipt, pace, ModelChoice(None, runner, numerics), softmax=softmax)
 
 
 @app.command()
@@ -125,9 +134,7 @@ def run(
         RunFormat, typer.Option(help="Live view, plain text, or one JSON event a line.")
     ] = RunFormat.rich,
     receipt: ReceiptFile = None,
-    store_distributions: Annotated[
-        bool, typer.Option(help="Store every distribution in the receipt, so that all of it can be recomputed.")
-    ] = False,
+    store_distributions: StoreDistributions = False,
     model: Model = None,
     runner: Runner = "auto",
     numerics: Numerics = "auto",
@@ -145,6 +152,13 @@ def run(
     max_sentences: Annotated[int | None, typer.Option(help="Stop after so many sentences.")] = None,
     top_tokens: Annotated[int | None, typer.Option(help="Likeliest tokens of every distribution, per event.")] = None,
     allow_unsafe: Annotated[bool, typer.Option(help="Allow what carries no guarantee; recorded.")] = False,
+    mechanism: Annotated[str | None, typer.Option(help="token, or softmax: whole texts compete.")] = None,
+    num_candidates: Annotated[int | None, typer.Option(help="Texts that compete, under softmax.")] = None,
+    proposal: Annotated[
+        str | None, typer.Option(help="reference, context_aware or token_auction: who writes them.")
+    ] = None,
+    tau: Annotated[str | None, typer.Option(help="What moving the text a nat must be worth, under softmax.")] = None,
+    show_candidates: Annotated[bool, typer.Option(help="Show the texts that compete.")] = False,
 ) -> None:
     """Run one auction."""
     given = {
@@ -160,6 +174,11 @@ def run(
         "max_sentences": max_sentences,
         "top_tokens": top_tokens,
         "allow_unsafe": allow_unsafe or None,
+        "mechanism": mechanism,
+        "num_candidates": num_candidates,
+        "proposal": proposal,
+        "tau": tau,
+        "show_candidates": show_candidates or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
     from tokenauction.clients.cli.compose import ModelChoice

@@ -18,10 +18,13 @@ from tokenauction import models
 from tokenauction.engine.auction import Auction
 from tokenauction.engine.decoder import Decoder, StepsChoice
 from tokenauction.engine.errors import InvalidInput, InvalidSpec, TokenAuctionError
+from tokenauction.engine.finalizer_spec import PROPOSAL_ID
+from tokenauction.engine.performance import Performance
 from tokenauction.engine.policy import Policy
+from tokenauction.engine.proposal import writing_ids
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import LanguageModel, Tokenizer
-from tokenauction.models.prompts import NOBODY, Advertiser, prompt_ids
+from tokenauction.models.prompts import EVERYONE, NOBODY, Advertiser, prompt_ids
 
 DEFAULT_MODEL = Path(models.__file__).parent / "default"
 EXAMPLES = Path(tokenauction.__file__).parent / "examples"
@@ -81,15 +84,20 @@ def load_model(source: str | None, **options: Any) -> LanguageModel:
 
 
 def prompts_for(spec: AuctionSpec, tokenizer: Tokenizer) -> list[list[int]]:
-    """One prompt for each row that the platform's model computes: every hosted agent's, then the reference's."""
+    """One prompt for each row that the platform's model computes: every hosted agent's, then the reference's.
+
+    A softmax auction has the reference's in any case, and one that names everybody where its proposal is context-aware.
+    """
     advertisers = [Advertiser(agent.name, agent.offer) for agent in spec.agents]
     prompts = [
         prompt_ids(tokenizer, spec.query, advertisers, row, system_prompt=agent.system_prompt, prompt=agent.prompt)
         for row, agent in enumerate(spec.agents)
         if not agent.own_model
     ]
-    if spec.has_reference:
+    if spec.has_reference or spec.finalizer is not None:
         prompts.append(prompt_ids(tokenizer, spec.query, advertisers, NOBODY))
+    if spec.finalizer is not None and PROPOSAL_ID in spec.hosted_ids:
+        prompts.append(prompt_ids(tokenizer, spec.query, advertisers, EVERYONE))
     return prompts
 
 
@@ -104,14 +112,28 @@ def new_decoder(model: LanguageModel, *, store_distributions: bool = False, step
     )
 
 
-def submit(decoder: Decoder, spec: AuctionSpec, policy: Policy | None = None) -> Auction:
-    """Queue an auction with the prompts that its spec asks for, and its policy (made here if it is not at hand)."""
+def prepare(decoder: Decoder, spec: AuctionSpec, policy: Policy | None = None) -> Performance:
+    """An auction with the prompts that its spec asks for, and its policy (made here if it is not at hand)."""
     if spec.own_model_ids:
         name = min(spec.own_model_ids)
         raise InvalidSpec(f"{name!r} runs its own model, for which only a server waits: serve, and create it there")
     tokenizer = decoder.model.tokenizer
     policy = policy or policy_for(spec, tokenizer)
-    return decoder.submit(spec, prompts_for(spec, tokenizer), policy, f"auc_{uuid.uuid4().hex}")
+    return decoder.prepare(spec, prompts_for(spec, tokenizer), policy, f"auc_{uuid.uuid4().hex}")
+
+
+def submit(decoder: Decoder, spec: AuctionSpec, policy: Policy | None = None) -> Auction:
+    """Prepare an auction and queue it."""
+    performance = prepare(decoder, spec, policy)
+    decoder.enqueue(performance)
+    return performance.auction
+
+
+def rows_of(spec: AuctionSpec) -> int:
+    """How many rows of a model an auction takes when all of it runs at once."""
+    if spec.finalizer is None:
+        return len(spec.row_ids)
+    return spec.finalizer.num_candidates * len(writing_ids(spec, spec.finalizer))
 
 
 def settle_all(
@@ -130,7 +152,7 @@ def settle_all(
             if spec.banned_words not in policies:
                 policies[spec.banned_words] = policy_for(spec, decoder.model.tokenizer)
             order.append(submit(decoder, spec, policies[spec.banned_words]).auction_id)
-        if not decoder.scheduler.has_work:
+        if not decoder.has_work:
             return [settled[auction_id] for auction_id in order]
         for event in decoder.step():
             if event.type == "error":

@@ -25,3 +25,6 @@ Numerics = Annotated[
 ]
 CacheGib = Annotated[float, typer.Option(help="Memory for keys and values.", min=0.0, max=1e6)]
 ReceiptFile = Annotated[Path | None, typer.Option(help="Write the receipt here, as JSON lines.")]
+StoreDistributions = Annotated[
+    bool, typer.Option(help="Store every distribution in the receipt, so that all of it can be recomputed.")
+]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tokenauction.clients.cli.compose import EXAMPLES, AuctionFailed, ModelChoice, new_decoder, submit
+from tokenauction.clients.cli.candidates_view import CandidatesView
+from tokenauction.clients.cli.compose import EXAMPLES, AuctionFailed, ModelChoice, new_decoder, prepare, rows_of
 from tokenauction.clients.cli.output import check_target, one_line, print_json
 from tokenauction.clients.cli.spec_file import load_spec
 from tokenauction.clients.cli.view import RichView
@@ -67,9 +68,12 @@ class TextView:
         self.num_printed += len(text)
 
 
-def demo(seed: int, receipt: Path | None, pace: float, model: ModelChoice) -> None:
-    """The Hawaii example, live; `pace` seconds per token on a terminal, full speed elsewhere."""
-    spec = load_spec(EXAMPLES / "hawaii.yaml", {"seed": seed})
+def demo(seed: int, receipt: Path | None, pace: float, model: ModelChoice, *, softmax: bool = False) -> None:
+    """The Hawaii example, live; `pace` seconds per token on a terminal, full speed elsewhere.
+
+    With `softmax` whole texts of it compete.
+    """
+    spec = load_spec(EXAMPLES / ("softmax.yaml" if softmax else "hawaii.yaml"), {"seed": seed})
     run(spec, "rich", receipt, model, pace=pace if sys.stdout.isatty() else 0.0)
 
 
@@ -88,10 +92,12 @@ def run(
     receipt written. Raises AuctionFailed where it fails before its first token: then the input was at fault.
     """
     check_target("--receipt", receipt)
-    decoder = new_decoder(model.load(max_rows=len(spec.row_ids)), store_distributions=store_distributions)
-    auction = submit(decoder, spec)
-    [performance] = decoder.scheduler.everybody()
-    view: View = {"rich": RichView, "text": TextView, "jsonl": JsonlView}[view_name]()
+    decoder = new_decoder(model.load(max_rows=rows_of(spec)), store_distributions=store_distributions)
+    performance = prepare(decoder, spec)
+    auction = performance.auction
+    decoder.enqueue(performance)
+    rich_view = RichView if spec.finalizer is None else CandidatesView
+    view: View = {"rich": rich_view, "text": TextView, "jsonl": JsonlView}[view_name]()
     try:
         settled = asyncio.run(_play(decoder, view, pace))
     except (KeyboardInterrupt, BrokenPipeError):
@@ -123,7 +129,7 @@ async def _play(decoder: Decoder, view: View, pace: float) -> Event:
     held: list[Event] = []
     num_tokens = 0
     async for event in decoder.run():
-        num_tokens += event.type == "auction.token"
+        num_tokens += event.type in ("auction.token", "candidates.progress")
         if event.type == "error" and num_tokens == 0:
             if isinstance(view, JsonlView):
                 for early in [*held, event]:

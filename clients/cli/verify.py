@@ -11,7 +11,8 @@ from tokenauction.clients.cli.output import one_line
 from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.money import from_micros
 from tokenauction.engine.receipt import Line, parse_receipt, read_receipt
-from tokenauction.engine.replay import TOLERANCE, replay
+from tokenauction.engine.replay import replay
+from tokenauction.engine.rerun import TOLERANCE
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.engine.verification import verify
 

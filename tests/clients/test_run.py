@@ -90,7 +90,7 @@ def test_run_tells_what_the_protocol_says(a_run: Any) -> None:
         "clearing", "tokenizer_hash", "prompt_hashes",
     }  # fmt: skip
     assert set(token) == envelope | {
-        "step", "token_id", "text", "probability", "agents", "receipt_head", "latency_ms"
+        "step", "token_id", "text", "probability", "agents", "key", "receipt_head", "latency_ms"
     }  # fmt: skip
     assert set(token["agents"][0]) == {
         "id", "status", "bid_micros", "effective_bid_micros", "probability", "probability_without", "influence", "tv",
@@ -144,12 +144,21 @@ def test_example_runs_settles_and_verifies(cli: Cli, example: Path, tmp_path: Pa
     assert_nobody_pays_more_than_was_bid(events)
     verdict = cli("verify", receipt)
     assert (verdict.code, verdict.err) == (0, "")
-    assert f"holds: {settled['num_tokens']} steps" in verdict.out
+    lines = [json.loads(line) for line in receipt.read_text(encoding="utf-8").splitlines()]
+    counted = [line["kind"] for line in lines if line["kind"] in ("step", "candidate")]
+    assert f"holds: {len(counted)} {counted[0]}s" in verdict.out
+    assert counted[0] == "candidate" or len(counted) == settled["num_tokens"]
     assert f"total {settled['total']} USD; head {settled['receipt_head']}" in verdict.out
 
 
 def test_examples_cover_what_the_readme_names() -> None:
-    assert {path.stem for path in EXAMPLES} >= {"hawaii", "two_resorts", "three_and_reference", "one_advertiser"}
+    assert {path.stem for path in EXAMPLES} >= {
+        "hawaii",
+        "two_resorts",
+        "three_and_reference",
+        "one_advertiser",
+        "softmax",
+    }
 
 
 # --- Options --------------------------------------------------------------------------------------------------------

@@ -60,10 +60,14 @@ def model_of(num_pages: int = 1000, max_rows: int = 160) -> DeviceLlama:
     return DeviceLlama(network(), tokenizer, runner="packed", **options)
 
 
-def decoder_of(steps: Any, **options: Any) -> Decoder:
+def decoder_of(steps: Any, *, store_distributions: bool = False, **options: Any) -> Decoder:
     count = itertools.count()
     return Decoder(
-        model_of(**options), stamp=lambda: (f"evt_{next(count)}", 0.0), entropy=lambda n: bytes(range(n)), steps=steps
+        model_of(**options),
+        stamp=lambda: (f"evt_{next(count)}", 0.0),
+        entropy=lambda n: bytes(range(n)),
+        steps=steps,
+        store_distributions=store_distributions,
     )
 
 
@@ -295,8 +299,7 @@ def test_device_leaves_what_it_does_not_cover_to_the_ordinary_steps(changes: dic
 
 
 def test_device_keeps_away_from_auctions_whose_distributions_are_stored() -> None:
-    decoder = decoder_of("device")
-    decoder.store_distributions = True
+    decoder = decoder_of("device", store_distributions=True)
     submit(decoder, spec_of(1000, 2500))
     [lines] = receipts(finish(decoder)).values()
     assert all("distributions" in line for line in lines[1:-1])
