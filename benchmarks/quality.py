@@ -25,8 +25,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tokenauction.clients.cli.compose import load_model, new_decoder, settle_all
-from tokenauction.clients.cli.sweep import RULES, at_weight, mention
+from tokenauction.clients.cli.sweep import RULES, mention
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
+from tokenauction.engine.weight_sweep import at_weight
 from tokenauction.models.prompts import Advertiser
 from tokenauction.models.training.briefs import Brief, BriefWriter
 

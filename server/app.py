@@ -44,6 +44,8 @@ from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.rest import router, status_of
 from tokenauction.server.rest_access import router as access_router
 from tokenauction.server.session import Session
+from tokenauction.server.studies import Studies
+from tokenauction.server.study_rest import router as study_router
 
 STREAM_PATH = "/v1/stream"
 HEALTH = ("/healthz", "/readyz")
@@ -79,9 +81,8 @@ class App:
         streams = OpenStreams()
         self.peers = Peers(doorkeeper, streams, settings.max_connections, settings.max_per_address)
         rates = Rates(settings.requests_per_second, settings.request_burst)
-        self.context = Context(
-            house, Bidding(house), Catalogue(house), doorkeeper, self.peers, rates, settings.presets, streams
-        )
+        parts = (Bidding(house), Catalogue(house), doorkeeper, self.peers, rates, Studies(house))
+        self.context = Context(house, *parts, settings.presets, streams)
         self.is_ready = False
         self._rest = _rest(self)
 
@@ -197,6 +198,7 @@ def _rest(app: App) -> FastAPI:
     rest.state.context = app.context
     rest.include_router(router)
     rest.include_router(access_router)
+    rest.include_router(study_router)
     rest.include_router(chat.router)
     rest.include_router(event_stream.router)
 

@@ -13,6 +13,7 @@ from tokenauction.server.open_streams import OpenStreams
 from tokenauction.server.peers import Peers
 from tokenauction.server.presets import Presets
 from tokenauction.server.rate import Rates
+from tokenauction.server.studies import Studies
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Context:
     doorkeeper: Doorkeeper
     peers: Peers
     rates: Rates
+    studies: Studies
     presets: Presets = field(default_factory=Presets)
     streams: OpenStreams = field(default_factory=OpenStreams)
 

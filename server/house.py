@@ -22,7 +22,6 @@ from tokenauction.engine.decoder import Decoder
 from tokenauction.engine.errors import TokenAuctionError
 from tokenauction.engine.events import Event
 from tokenauction.engine.performance import Performance
-from tokenauction.engine.policy import Policy
 from tokenauction.engine.receipt import canonical, commitment
 from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AuctionSpec
@@ -35,13 +34,12 @@ from tokenauction.server.ledger import Ledger, Replayed
 from tokenauction.server.live_auction import LiveAuction, Phase
 from tokenauction.server.pace import hurry, rest
 from tokenauction.server.play_money import PlayMoney
+from tokenauction.server.ready import Prepare, ready
 from tokenauction.server.refusal import Refused
 from tokenauction.server.settlement import post
 
 MAX_AUCTIONS = 256  # that join, run or settle at a time
 RETRY_SECONDS = 5  # what those are told who come too early or too late
-
-Prepare = Callable[[AuctionSpec], tuple[list[list[int]], Policy]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class House:
         self.takes_seeds = takes_seeds
         self.play_money = PlayMoney(ledger, play_micros)
         self.live: dict[str, LiveAuction] = {}
+        self.asides: dict[str, Callable[[Event], None]] = {}  # who hears of texts that are no auctions (studies.py)
         self.is_draining = False
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.thread = DecodingThread(decoder, self._take)
@@ -144,13 +143,8 @@ class House:
 
     async def perform(self, live: LiveAuction, spec: AuctionSpec) -> Performance:
         """The engine's side of an auction; raises TokenAuctionError or ModelError where the model cannot write it."""
-        prompts, policy = await asyncio.to_thread(self.prepare, spec)
-        longest = max(map(len, prompts)) + spec.max_tokens
-        if longest > self.decoder.model.max_length:
-            limit = self.decoder.model.max_length
-            raise Refused("prompt_too_long", f"prompts and max_tokens take {longest} tokens; the model has {limit}")
         is_paced = live.request.token_ms > 0 and not self.is_draining
-        return self.decoder.prepare(spec, prompts, policy, live.auction_id, live.seed, is_paced=is_paced)
+        return await ready(self.decoder, self.prepare, spec, live.auction_id, live.seed, is_paced=is_paced)
 
     async def begin(self, live: LiveAuction, performance: Performance) -> None:
         """The first event, and the decoder's turn."""
@@ -272,6 +266,9 @@ class House:
         """One step's events, on the loop."""
         durable: asyncio.Future[int] | None = None
         for event in events:
+            if (aside := self.asides.get(event.auction_id)) is not None:
+                aside(event)
+                continue
             live = self.live[event.auction_id]
             if event.type == "auction.settled":
                 live.phase = Phase.SETTLING

@@ -244,6 +244,7 @@ STATUSES: Mapping[str, int] = {
     "not_live": 409,
     "not_open": 409,
     "not_begun": 409,
+    "not_settled": 409,
     "rate_limited": 429,
     "draining": 503,
     "capacity": 503,

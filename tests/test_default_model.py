@@ -14,8 +14,9 @@ from tokenauction import models
 from tokenauction.clients.cli.app import DEMO_SEED
 from tokenauction.clients.cli.compose import EXAMPLES, load_model, new_decoder, settle_all, submit
 from tokenauction.clients.cli.spec_file import load_spec
-from tokenauction.clients.cli.sweep import at_weight, mention
+from tokenauction.clients.cli.sweep import mention
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
+from tokenauction.engine.weight_sweep import at_weight
 from tokenauction.models.training.briefs import Brief, BriefWriter
 
 DEFAULT = Path(models.__file__).parent / "default"

@@ -6,10 +6,8 @@ The demonstration of the token auction's authors (Google Research, 2025), with a
 from __future__ import annotations
 
 import importlib.util
-import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +18,12 @@ from tokenauction.clients.cli.compose import ModelChoice, new_decoder, settle_al
 from tokenauction.clients.cli.output import check_target, plain_console, print_json
 from tokenauction.engine.errors import InvalidInput, InvalidSpec
 from tokenauction.engine.spec import AuctionSpec
+from tokenauction.engine.weight_sweep import at_weight, names_in
 
 RULES: tuple[Literal["linear", "log_linear"], ...] = ("linear", "log_linear")
 OUTCOMES = ("first_only", "both", "second_only", "none")
 NUM_EXAMPLES = 3
 MAX_ROWS = 128
-TOTAL_MICROS = 10**9  # both bids together: their scale changes nothing in the text, so it is a fine-grained one
 
 
 def sweep(spec: AuctionSpec, points: int, seeds: int, output: str, plot: Path | None, model: ModelChoice) -> None:
@@ -70,31 +68,12 @@ def sweep_table(spec: AuctionSpec, points: int, seeds: int, model: ModelChoice) 
     return table
 
 
-def at_weight(spec: AuctionSpec, rule: Literal["linear", "log_linear"], weight: float, seed: int) -> AuctionSpec:
-    """The spec with `weight` of all weight given to the first agent, nothing charged, one seed."""
-    bid = round(TOTAL_MICROS * weight)
-    agents = (replace(spec.agents[0], bid_micros=bid), replace(spec.agents[1], bid_micros=TOTAL_MICROS - bid))
-    can_truncate = rule == "linear" or spec.floor is not None
-    return replace(
-        spec,
-        agents=tuple(replace(agent, budget_micros=None) for agent in agents),
-        rule=rule,
-        sampler="coupled",
-        pricing="free",
-        reference_weight_micros=0,
-        seed=seed,
-        top_tokens=0,
-        top_k=spec.top_k if can_truncate else None,
-        top_p=spec.top_p if can_truncate else None,
-    )
-
-
 def mention(text: str, first: str, second: str) -> str:
     """Which of two brands a text names, spelled exactly and not as a part of a longer word."""
-    has_first, has_second = (re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in (first, second))
-    if has_first and has_second:
+    names = names_in(text, (first, second))
+    if len(names) == 2:
         return "both"
-    return "first_only" if has_first else "second_only" if has_second else "none"
+    return "first_only" if first in names else "second_only" if names else "none"
 
 
 def mention_shares(texts: Sequence[str], first: str, second: str) -> dict[str, float]:

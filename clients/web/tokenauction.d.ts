@@ -128,7 +128,7 @@ export class Client {
   close(): void;
   describe(auctionId: string): Promise<Summary>;
   list(query?: { after?: string; limit?: number }): Promise<{ auctions: Summary[] }>;
-  events(
+  history(
     auctionId: string,
     query?: { afterSeq?: number; limit?: number },
   ): Promise<{ events: StreamEvent[]; last_seq: number; is_over: boolean }>;

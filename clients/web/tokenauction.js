@@ -126,8 +126,9 @@ export class Client {
 
   describe = (auctionId) => this.#rest.get(`/v1/auctions/${encodeURIComponent(auctionId)}`);
   list = ({ after, limit } = {}) => this.#rest.get("/v1/auctions", { after, limit });
-  events = (auctionId, { afterSeq, limit } = {}) =>
-    this.#rest.get(`/v1/auctions/${encodeURIComponent(auctionId)}/events`, { after_seq: afterSeq, limit });
+  /** Durable events from the ledger, a page of them. */
+  history = (auctionId, { afterSeq, limit } = {}) =>
+    this.#rest.get(`/v1/auctions/${encodeURIComponent(auctionId)}/history`, { after_seq: afterSeq, limit });
   /** The receipt as text, a line of JSON each: what verify.js reads. For the auction's owner and admins. */
   receipt = (auctionId) => this.#rest.text(`/v1/auctions/${encodeURIComponent(auctionId)}/receipt`);
   presets = () => this.#rest.get("/v1/presets");
