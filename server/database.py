@@ -47,6 +47,10 @@ class Database(ABC):
         """
 
     @abstractmethod
+    async def find_owner(self) -> str | None:
+        """Who has the right to write as a server, in words; None where nobody has."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Give everything back when what was begun has ended; the right to write last."""
 

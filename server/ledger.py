@@ -83,6 +83,10 @@ class Ledger:
         await self._commits.close()
         await self._database.close()
 
+    async def find_owner(self) -> str | None:
+        """The server of this ledger, in words; None where nobody serves it."""
+        return await self._database.find_owner()
+
     # --- Money ---------------------------------------------------------------------------------------------------
 
     async def deposit(self, account_id: str, micros: int, reference: str) -> bool:

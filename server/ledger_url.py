@@ -19,17 +19,14 @@ async def open_database(url: str, *, is_visit: bool, synchronous: str) -> Databa
 
     `url` may be a path, of a file of SQLite. Raises LedgerError (locked, no_ledger, unusable_database).
     """
-    if "://" not in url:
-        return await SqliteDatabase.open(Path(url), is_visit=is_visit, synchronous=synchronous)
-    parts = read_url(url)
-    if parts.get_backend_name() == "sqlite":
-        return await SqliteDatabase.open(sqlite_path(parts), is_visit=is_visit, synchronous=synchronous)
+    if (path := file_of(url)) is not None:
+        return await SqliteDatabase.open(path, is_visit=is_visit, synchronous=synchronous)
     try:  # whoever has no PostgreSQL needs no asyncpg
         from tokenauction.server.postgres_database import PostgresDatabase
     except ImportError:
         said = "PostgreSQL needs more packages: pip install 'tokenauction[postgres]'"
         raise LedgerError("unusable_database", said) from None
-    return await PostgresDatabase.open(parts, is_visit=is_visit, synchronous=synchronous)
+    return await PostgresDatabase.open(read_url(url), is_visit=is_visit, synchronous=synchronous)
 
 
 def read_url(url: str) -> URL:
@@ -51,8 +48,13 @@ def read_url(url: str) -> URL:
     return parts.set(drivername=name)
 
 
-def sqlite_path(parts: URL) -> Path:
-    """The file that a URL of SQLite names; LedgerError (unusable_database) where it names none."""
+def file_of(url: str) -> Path | None:
+    """The file of a ledger in SQLite, by URL or path; None for another database; LedgerError (unusable_database)."""
+    if "://" not in url:
+        return Path(url)
+    parts = read_url(url)
+    if parts.drivername != "sqlite":
+        return None
     if not parts.database or parts.database == ":memory:" or parts.query:
         raise LedgerError("unusable_database", "a ledger is a file: give sqlite:///PATH and no options")
     return Path(parts.database)

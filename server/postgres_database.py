@@ -35,7 +35,7 @@ from tokenauction.server.postgres_connection import (
     reason_of,
     sqlstate,
 )
-from tokenauction.server.postgres_lease import Lease
+from tokenauction.server.postgres_lease import Lease, owner_of
 
 RECONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.1
@@ -130,6 +130,9 @@ class PostgresDatabase(Database):
                     raise self._failed(error) from error
                 elif await self._reconnect(error):
                     change = partial(_known, values[0])  # a commit behind it says that a standby has it, too
+
+    async def find_owner(self) -> str | None:
+        return await self.read(owner_of)
 
     async def close(self) -> None:
         if self._connection is not None:

@@ -40,6 +40,12 @@ writer = Table(
 )
 
 
+def owner_of(connection: Connection) -> str | None:
+    """Who has the lock of this connection's ledger, in words; None where nobody has."""
+    owner: str | None = connection.execute(text(OWNER)).scalar()
+    return owner
+
+
 @dataclass
 class Lease:
     """The right of one server to write one ledger."""
@@ -53,7 +59,7 @@ class Lease:
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while not await self._try_lock(connection):
             if asyncio.get_running_loop().time() > deadline:
-                owner = (await connection.execute(text(OWNER))).scalar() or "somebody who has just left"
+                owner = await connection.run_sync(owner_of) or "somebody who has just left"
                 await connection.rollback()
                 raise LedgerError("locked", f"{name} is in use by {owner}: stop it, or name another ledger")
             await asyncio.sleep(POLL_SECONDS)

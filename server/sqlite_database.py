@@ -39,6 +39,7 @@ class SqliteDatabase(Database):
         """Use `open`."""
         self.writer = _engine(path, synchronous, reads=False)
         self.readers = _engine(path, synchronous, reads=True)
+        self._path = path
         self._lock = lock
         self._writing = ThreadPoolExecutor(1, "tokenauction-ledger")
         self._reading = ThreadPoolExecutor(MAX_READERS, "tokenauction-reader")
@@ -71,6 +72,9 @@ class SqliteDatabase(Database):
     async def write(self, change: Callable[[Connection], T], forget: Callable[[], None] = nothing) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writing, _transact, self.writer, change)
 
+    async def find_owner(self) -> str | None:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, owner_of, self._path)
+
     async def close(self) -> None:
         self._reading.shutdown()
         self._writing.shutdown()
@@ -91,17 +95,32 @@ def take_lock(path: Path) -> IO[str]:
         file = path.with_name(path.name + ".lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise LedgerError("unusable_database", f"{path} cannot be used as a ledger: {error.strerror}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read(20).strip() or "unknown"
+    if (owner := _locked_by(file)) is not None:
         file.close()
-        raise LedgerError("locked", f"{path} is in use by process {owner}: stop it, or name another file") from None
+        raise LedgerError("locked", f"{path} is in use by {owner}: stop it, or name another file")
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
+
+
+def owner_of(path: Path) -> str | None:
+    """The process that has the lock beside a database, in words; None for none."""
+    try:
+        with path.with_name(path.name + ".lock").open("r", encoding="utf-8") as file:
+            return _locked_by(file)
+    except FileNotFoundError:
+        return None
+
+
+def _locked_by(file: IO[str]) -> str | None:
+    """Who has this lock file; None where it is ours now, for as long as the file stays open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        return f"process {file.read(20).strip() or 'unknown'}"
+    return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,9 @@ import tokenauction
 from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
 from tokenauction.clients.cli.presets import load_presets
+from tokenauction.clients.cli.settings import ServeSettings
 from tokenauction.engine.errors import InvalidInput
+from tokenauction.engine.money import to_micros
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import LanguageModel
@@ -46,32 +48,24 @@ class ServerChoice:
     shows_page: bool = False  # in the browser of whoever started it, if there is one
 
 
-def serve_forever(
-    host: str,
-    port: int,
-    ledger_url: str,
-    choice: ModelChoice,
-    *,
-    auth: bool | None,
-    origins: list[str],
-    play_micros: int | None,
-    drain_seconds: float,
-    presets: Path | None = None,
-) -> None:
-    """Load the model, then serve; returns after a drain. Raises InvalidInput for an open door to the world.
+def serve_forever(settings: ServeSettings) -> None:
+    """Load the model, then serve; returns after a drain. Raises InvalidInput for an open door to the world."""
+    is_open = is_loopback(settings.host) if settings.auth is None else not settings.auth
+    if is_open and not is_loopback(settings.host):
+        how = "make tokens with: tokenauction token create"
+        raise InvalidInput(f"--no-auth is for 127.0.0.1, not {settings.host}; {how}")
+    app = AppSettings(settings.origin, presets=load_presets(settings.presets))
+    play_micros = PLAY_MICROS if is_open else 0
+    if settings.play_money is not None:
+        play_micros = to_micros(settings.play_money, "--play-money")
+    model = model_of(settings).load(max_rows=MAX_ROWS)
+    choice = ServerChoice(app, Limits(settings.drain_seconds), is_open, play_micros)
+    asyncio.run(_serve(settings.host, settings.port, settings.ledger.get_secret_value(), model, choice))
 
-    `auth` None asks for tokens everywhere but on loopback; `play_micros` None gives PLAY_MICROS where nobody is asked;
-    `presets` is a folder, None the examples.
-    """
-    is_open = is_loopback(host) if auth is None else not auth
-    if is_open and not is_loopback(host):
-        raise InvalidInput(f"--no-auth is for 127.0.0.1, not {host}; make tokens with: tokenauction token create")
-    app = AppSettings(tuple(origins), presets=load_presets(presets))
-    model = choice.load(max_rows=MAX_ROWS)
-    if play_micros is None:
-        play_micros = PLAY_MICROS if is_open else 0
-    settings = ServerChoice(app, Limits(drain_seconds), is_open, play_micros)
-    asyncio.run(_serve(host, port, ledger_url, model, settings))
+
+def model_of(settings: ServeSettings) -> ModelChoice:
+    """The model that the settings choose."""
+    return ModelChoice(settings.model, settings.runner, settings.numerics, settings.cache_gib)
 
 
 def demo_on_a_page(choice: ModelChoice, port: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The commands around a server: serve, create, watch, agent, token, ledger; each hands over to its file."""
+"""The commands around a server: serve, create, watch, agent, doctor, token, ledger; each hands over to its file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tokenauction.clients.cli.setting_flags import command_of
+from tokenauction.clients.cli.settings import ServeSettings
 
 Url = Annotated[
     str, typer.Option(help="The server. A token is read from TOKENAUCTION_TOKEN.", envvar="TOKENAUCTION_URL")
@@ -22,49 +25,25 @@ ledger_app = typer.Typer(help="Look into a ledger, or bring money in.", no_args_
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into an app."""
-    for command in (serve, create, watch, agent):
+    for command in (command_of(serve), create, watch, agent, command_of(doctor)):
         app.command()(command)
     app.add_typer(token_app, name="token")
     app.add_typer(ledger_app, name="ledger")
 
 
-def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8400,
-    ledger: LedgerUrl = LEDGER,
-    model: Annotated[str | None, typer.Option(help="A folder or hub name; the shipped one if left out.")] = None,
-    runner: Annotated[str, typer.Option(help="As in run.", envvar="TOKENAUCTION_RUNNER")] = "auto",
-    numerics: Annotated[str, typer.Option(help="As in run.", envvar="TOKENAUCTION_NUMERICS")] = "auto",
-    cache_gib: Annotated[float, typer.Option(help="Memory for keys and values.", min=0.0, max=1e6)] = 2.0,
-    auth: Annotated[
-        bool | None, typer.Option("--auth/--no-auth", help="Ask for tokens; the default, except on 127.0.0.1.")
-    ] = None,
-    origin: Annotated[list[str] | None, typer.Option(help="Whose pages may connect; may be repeated.")] = None,
-    play_money: Annotated[
-        str | None,
-        typer.Option(
-            help="What every new account begins with; 100 where no token is asked for, else 0.", show_default=False
-        ),
-    ] = None,
-    presets: Annotated[Path | None, typer.Option(help="A folder of spec files to offer by name.")] = None,
-    drain_seconds: Annotated[float, typer.Option(help="For running auctions to finish.", min=0, max=3600)] = 60.0,
-) -> None:
+def serve(settings: ServeSettings) -> None:
     """Serve auctions: a page, live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
-    from tokenauction.clients.cli.compose import ModelChoice
     from tokenauction.clients.cli.serve import serve_forever
-    from tokenauction.engine.money import to_micros
 
-    serve_forever(
-        host,
-        port,
-        ledger,
-        ModelChoice(model, runner, numerics, cache_gib),
-        auth=auth,
-        origins=origin or [],
-        play_micros=None if play_money is None else to_micros(play_money, "--play-money"),
-        drain_seconds=drain_seconds,
-        presets=presets,
-    )
+    serve_forever(settings)
+
+
+def doctor(settings: ServeSettings) -> None:
+    """Look at what `serve` would need here, with the same options; exit code 1 where something is missing."""
+    from tokenauction.clients.cli.doctor import examine
+
+    if not examine(settings):
+        raise typer.Exit(1)
 
 
 def create(
