@@ -15,7 +15,7 @@ from tokenauction.engine.errors import InvalidSpec
 from tokenauction.engine.money import MAX_MICROS
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 
-MAX_TOKENS = 2_048  # of one text on a server
+MAX_TOKENS = 4_096  # of one text on a server
 MAX_JOIN_MS = 60_000
 MAX_TOKEN_MS = 10_000
 TMAX_TOKEN_MS = 100  # unless it is given

@@ -22,7 +22,6 @@ from tokenauction.engine.spec import AgentSpec
 from tokenauction.server.auction_request import AuctionRequest, disclosure
 from tokenauction.server.hub import Channel
 from tokenauction.server.outcomes import Tally
-from tokenauction.server.telemetry import Telemetry
 
 
 class Phase(StrEnum):
@@ -35,10 +34,7 @@ class Phase(StrEnum):
 
 
 class Journal(Protocol):
-    """What a live auction asks of its house: the ledger, and to be watched."""
-
-    @property
-    def telemetry(self) -> Telemetry: ...
+    """What a live auction asks of the ledger."""
 
     def append(
         self, auction_id: str, epoch: int, seq: int, event: Mapping[str, Any], charges: Mapping[str, int] | None = None
@@ -113,7 +109,6 @@ class LiveAuction:
         if event["type"] == "stream.reset":
             self.resets.append((event["epoch"], event["seq"]))
         self.channel.publish({**event, "durable_seq": self.durable_seq})
-        self.journal.telemetry.shown(self, event)
 
     def numbered(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """The event as it goes on the wire, with outcomes; the first and the last say who paid for the text."""

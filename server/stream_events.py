@@ -99,7 +99,6 @@ class AuctionToken(StreamEvent, tag="auction.token", frozen=True, kw_only=True):
     receipt_head: str
     latency_ms: float
     top_tokens: dict[str, Any] | UnsetType = UNSET
-    draw: dict[str, float] | UnsetType = UNSET
 
 
 class AgentTotal(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,7 +60,7 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.token", "agents[].report_hash", "--", "oo", "++", "++"),
     Row("auction.token", "agents[].probability agents[].probability_without agents[].tv", "--", "--", "++", "++"),
     Row("auction.token", "agents[].counterfactual_token_id agents[].counterfactual_text", "--", "--", "++", "++"),
-    Row("auction.token", "probability top_tokens draw key", "--", "--", "++", "++"),
+    Row("auction.token", "probability top_tokens key", "--", "--", "++", "++"),
     Row("agent.left", "agent_id from_step", "-+", "o+", "++", "++"),
     Row("distributions.committed", "step", "++", "++", "++", "++"),
     Row("distributions.committed", "agents[].id agents[].report_hash", "--", "oo", "++", "++"),

@@ -50,9 +50,9 @@ class Process:
 
 
 @asynccontextmanager
-async def toy_process(ledger_url: str) -> AsyncIterator[Process]:
+async def toy_process(ledger_url: str, port: int = 0) -> AsyncIterator[Process]:
     """The toy server as a process; killed at the end if it still runs."""
-    arguments = ("-m", "tests.server.toy_process", ledger_url, str(STEP_SECONDS))
+    arguments = ("-m", "tests.server.toy_process", ledger_url, str(STEP_SECONDS), str(port))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE

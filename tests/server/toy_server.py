@@ -132,6 +132,7 @@ async def toy_server(
     model: type[PacedModel] = PacedModel,
     settings: AppSettings | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    port: int = 0,
     **options: Any,
 ) -> AsyncIterator[ToyServer]:
     """A running server; at the end it drains."""
@@ -148,7 +149,7 @@ async def toy_server(
     house = House(decoder, prepare, ledger, takes_seeds=True, **options)
     doorkeeper = Doorkeeper(ledger, is_open=is_open, entropy=os.urandom, clock=clock)
     app = App(house, doorkeeper, settings or AppSettings(), Pages.of(PAGE_FOLDERS))
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     stopping, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(
         serve(house, app, listener, limits=Limits(20, 5), on_ready=lambda _: ready.set(), stopping=stopping)

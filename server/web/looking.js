@@ -1,0 +1,155 @@
+/** One token looked at: what every side wanted, the draw, and who paid how much for what would have come otherwise. */
+
+import { bar, el, fill, named, setShare } from "./dom.js";
+import { badge, who } from "./sides.js";
+import { money, percent, price } from "./amounts.js";
+
+const STATUS = { no_bid: "no bid", budget_spent: "budget spent", absent: "absent", reference: "fixed weight" };
+
+export class Looking {
+  #sides = [];
+  #byId = new Map();
+  #currency = "USD";
+  #onChoose;
+
+  /** `onChoose(step)` asks for another token, `null` for none. */
+  constructor(onChoose) {
+    this.#onChoose = onChoose;
+    this.node = el("section", { class: "card looking", "aria-labelledby": "looking-title", hidden: true });
+  }
+
+  begin(sides, currency) {
+    this.#sides = sides;
+    this.#byId = new Map(sides.map((side) => [side.id, side]));
+    this.#currency = currency;
+  }
+
+  /** Show a token of the text, or nothing for null. */
+  show(token, numTokens) {
+    this.node.hidden = !token;
+    if (!token) return;
+    const hasShares = token.agents.length > 0;
+    fill(
+      this.node,
+      this.#head(token, numTokens),
+      el("p", { class: "story", text: hasShares ? this.#story(token) : "What each side wanted and paid is shown to the auction’s owner." }),
+      token.top_tokens ? this.#wants(token) : null,
+      token.draw ? drawn(token) : null,
+      hasShares ? this.#table(token) : null,
+    );
+  }
+
+  #head(token, numTokens) {
+    const title = el("h2", { id: "looking-title" }, `Token ${token.step + 1} of ${numTokens}: `, el("q", { text: visible(token.text) }));
+    const chance = token.probability === undefined ? null : el("span", { class: "muted", text: `had a chance of ${percent(token.probability)}` });
+    const walk = el(
+      "div",
+      { class: "walk" },
+      step("←", "The token before", token.step > 0, () => this.#onChoose(token.step - 1)),
+      step("→", "The next token", token.step < numTokens - 1, () => this.#onChoose(token.step + 1)),
+      el("button", { class: "button quiet slim", type: "button", text: "Close", on: { click: () => this.#onChoose(null) } }),
+    );
+    return el("header", {}, title, chance, walk);
+  }
+
+  /** In a sentence or two, what happened. */
+  #story(token) {
+    const payers = token.agents.filter((agent) => agent.exact_payment_micros > 0);
+    if (payers.length === 0) return "Nobody’s bid was needed for this token, so nobody pays for it.";
+    return payers
+      .map((agent) => {
+        const name = this.#byId.get(agent.id)?.name ?? agent.id;
+        const paid = money(agent.exact_payment_micros, this.#currency);
+        const other = agent.counterfactual_text;
+        if (other === null || other === undefined || agent.exact_critical_bid_micros === null) return `${short(name)} pays ${paid}.`;
+        return `${short(name)} changed it, and pays ${paid}: below that bid, “${visible(other)}” would have come.`;
+      })
+      .join(" ");
+  }
+
+  #wants(token) {
+    const { aggregate, agents } = token.top_tokens;
+    const columns = this.#sides.filter((side) => agents[side.id]);
+    return el(
+      "div",
+      {},
+      el("h3", { text: "What each wanted" }),
+      el(
+        "div",
+        { class: "wants" },
+        column(el("h4", { text: "The mixture, drawn from" }), aggregate, token, "house"),
+        columns.map((side) => column(el("h4", {}, badge(side), named(side.name)), agents[side.id], token, side.look)),
+      ),
+    );
+  }
+
+  #table(token) {
+    const heads = ["", "Weight", "Share", "Wanted it", "Without it", "Critical bid", "Pays", "Would have come"];
+    const rows = token.agents.map((agent) => {
+      const side = this.#byId.get(agent.id);
+      const { currency } = { currency: this.#currency };
+      const weight = agent.status === "bid" || agent.status === "reference" ? price(agent.effective_bid_micros, currency) : STATUS[agent.status];
+      const critical = agent.exact_critical_bid_micros;
+      const other = agent.counterfactual_text;
+      return el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, side ? who(side) : agent.id),
+        cell(weight),
+        cell(percent(agent.influence)),
+        cell(percent(agent.probability)),
+        cell(percent(agent.probability_without)),
+        cell(side?.isHouse || critical === null ? "–" : money(critical, currency)),
+        cell(side?.isHouse ? "never" : money(agent.exact_payment_micros, currency)),
+        el("td", {}, other === null || other === undefined ? "the same" : el("span", { class: "word", text: visible(other) })),
+      );
+    });
+    const table = el("table", {}, el("thead", {}, el("tr", {}, heads.map((text) => el("th", { scope: "col", text })))), el("tbody", {}, rows));
+    const scroller = el("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Who pays for this token" }, table);
+    return el("div", {}, el("h3", { text: "Who pays" }), scroller);
+  }
+}
+
+/** The draw: where in the mixture the committed random number fell. */
+function drawn(token) {
+  const { uniform, cdf_below: below } = token.draw;
+  const hit = el("span", { class: "hit" });
+  hit.style.setProperty("--from", `${100 * below}%`);
+  setShare(hit, token.probability);
+  const at = el("span", { class: "at" });
+  at.style.setProperty("--from", `${100 * uniform}%`);
+  const says = `The committed random number ${uniform.toFixed(4)} fell into this token’s piece of the mixture, from ${below.toFixed(4)} to ${(below + token.probability).toFixed(4)}.`;
+  const track = el("span", { class: "track", "aria-hidden": "true" }, hit, at);
+  return el("div", {}, el("h3", { text: "The draw" }), el("div", { class: "draw" }, track, el("p", { class: "small muted", text: says })));
+}
+
+function column(head, words, token, look) {
+  const items = words.map(({ id, text, probability }) =>
+    el(
+      "li",
+      { class: id === token.token_id ? "drawn" : "" },
+      el("span", { class: "word", text: visible(text) }),
+      el("span", { class: "number", text: percent(probability) }),
+      bar(probability, look),
+    ),
+  );
+  return el("section", {}, head, el("ol", {}, items));
+}
+
+function step(text, label, isThere, go) {
+  return el("button", { class: "button quiet slim", type: "button", "aria-label": label, disabled: !isThere, text, on: { click: go } });
+}
+
+function cell(text) {
+  return el("td", { text });
+}
+
+/** A token as it can be seen: spaces, breaks and the end have signs. */
+export function visible(text) {
+  if (text === "") return "⟨end or half a sign⟩";
+  return text.replace(/\n/g, "↵").replace(/^ | $/g, "·");
+}
+
+function short(name) {
+  return name.length > 60 ? `${name.slice(0, 60)}…` : name;
+}

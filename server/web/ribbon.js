@@ -1,0 +1,76 @@
+/** The ribbon under the text: each token a column, each side's share of it a piece, so that a moved bid is seen at once. */
+
+import { el } from "./dom.js";
+import { colour } from "./sides.js";
+
+const MOST_COLUMNS = 400; // beyond it a column stands for several tokens
+
+export class Ribbon {
+  #canvas = el("canvas", { "aria-hidden": "true" });
+  #sides = [];
+  #columns = []; // per token: the shares, in the order of the sides
+  #shown = -1;
+
+  constructor() {
+    const caption = el("p", { class: "overline" }, el("span", { text: "Influence, token by token" }));
+    this.node = el("div", { class: "ribbon-box", hidden: true }, caption, this.#canvas);
+    this.#watchSize();
+  }
+
+  begin(sides) {
+    this.#sides = sides;
+  }
+
+  update(transcript) {
+    const { tokens } = transcript;
+    if (this.#columns.length > tokens.length) this.#columns.length = tokens.length;
+    for (let step = this.#columns.length; step < tokens.length; step += 1) {
+      const shares = new Map(tokens[step].agents.map((agent) => [agent.id, agent.influence ?? 0]));
+      this.#columns.push(this.#sides.map((side) => shares.get(side.id) ?? 0));
+    }
+    this.node.hidden = !this.#columns.some((shares) => shares.some((share) => share > 0));
+    if (this.#shown !== this.#columns.length) this.draw();
+  }
+
+  draw() {
+    const { clientWidth: width, clientHeight: height } = this.#canvas;
+    if (this.node.hidden || width === 0) return;
+    const scale = devicePixelRatio || 1;
+    this.#canvas.width = width * scale;
+    this.#canvas.height = height * scale;
+    const pen = this.#canvas.getContext("2d");
+    pen.scale(scale, scale);
+    this.#shown = this.#columns.length;
+    const group = Math.ceil(this.#columns.length / MOST_COLUMNS);
+    const num = Math.ceil(this.#columns.length / group);
+    const step = Math.min(18, width / Math.max(num, 24));
+    const colours = this.#sides.map((side) => colour(side));
+    for (let at = 0; at < num; at += 1) {
+      const columns = this.#columns.slice(at * group, (at + 1) * group);
+      let top = 0;
+      this.#sides.forEach((side, index) => {
+        const share = columns.reduce((sum, shares) => sum + shares[index], 0) / columns.length;
+        this.#piece(pen, colours[index], side, at * step, top * height, Math.max(1, step - 1), share * height);
+        top += share;
+      });
+    }
+  }
+
+  /** Sides differ by pattern too: full, hatched, striped, …; the house is pale. */
+  #piece(pen, fill, side, x, y, width, height) {
+    if (height < 0.3) return;
+    pen.globalAlpha = side.isHouse ? 0.35 : 0.9;
+    pen.fillStyle = fill;
+    if (side.isHouse || side.index === 0) return pen.fillRect(x, y, width, height);
+    const period = 2 + (side.index % 5);
+    for (let line = Math.ceil(y / period) * period; line < y + height; line += period) {
+      pen.fillRect(x, line, width, Math.min(period - 1, y + height - line));
+    }
+    return pen.fillRect(x, y, width, 1);
+  }
+
+  #watchSize() {
+    new ResizeObserver(() => this.draw()).observe(this.#canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+  }
+}

@@ -1,0 +1,71 @@
+"""One click on the shipped model: a newcomer's first minute, on the server as it is started from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.web.conftest import Open
+from tests.web.on_page import charted, written
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+
+TOKENAUCTION = ("-c", "from tokenauction.clients.cli import main; main()")
+
+
+async def tokenauction(*arguments: str) -> asyncio.subprocess.Process:
+    environment = {**os.environ, "COLUMNS": "200"}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *TOKENAUCTION, *arguments, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[str]:
+    """The URL of `tokenauction serve` with the shipped model."""
+    process = await tokenauction("serve", "--port", "0", "--ledger", str(folder / "ledger.db"), "--play-money", "1")
+    assert process.stdout is not None
+    try:
+        line = (await process.stdout.readline()).decode()
+        yield next(word for word in line.split() if word.startswith("http"))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+async def test_one_click_writes_settles_and_checks_an_ad(open_page: Open, tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path) as url,
+        open_page(url) as page,
+        httpx.AsyncClient(base_url=url, trust_env=False) as http,
+    ):
+        await page.wait_for_selector("#presets button")
+        await page.click("#hawaii")
+        await page.wait_for_selector("#auction .token")
+        assert (await page.inner_text(".bar-top .disclosure")).split()[0] == "Sponsored"
+        await page.wait_for_selector(".bill")
+        auction_id = page.url.partition("#")[2]
+        summary = (await http.get(f"/v1/auctions/{auction_id}")).json()
+        assert await written(page) == summary["text"] != ""
+        rows = await page.locator(".bill tbody tr").evaluate_all(
+            "rows => rows.map(r => [r.dataset.agent, +r.dataset.micros])"
+        )
+        assert await charted(page) == dict(rows)
+        await page.wait_for_selector(".verdict .outcome")
+        holds = await page.locator(".verdict .outcome").evaluate("node => node.dataset.ok === 'true'")
+        async with page.expect_download() as waiting:
+            await page.get_by_role("button", name="Download the receipt").click()
+        receipt = tmp_path / "receipt.jsonl"
+        await (await waiting.value).save_as(receipt)
+        verify = await tokenauction("verify", str(receipt))
+        said = (await verify.communicate())[0].decode()
+        assert holds and verify.returncode == 0, said
+        await page.wait_for_selector(".plain .written:nth-of-type(2), .plain div[aria-live] .written")
+        await page.wait_for_selector(".explore .chart canvas")
