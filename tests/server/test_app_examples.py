@@ -92,3 +92,9 @@ async def test_demo_on_a_page_says_where_it_is_and_leaves_no_ledger_behind(tmp_p
         demo.send_signal(signal.SIGINT)
         async with asyncio.timeout(30):
             assert await demo.wait() == 0
+
+
+async def test_three_remote_bidders_an_owner_and_the_public_agree_on_every_number() -> None:
+    shown, _ = await run("examples/three_bidders.py")
+    verdicts = shown[shown.rindex("\n\n") :].strip().splitlines()
+    assert len(verdicts) == 7 and all(line.startswith("yes  ") for line in verdicts), shown
