@@ -18,6 +18,7 @@ from tokenauction.engine.events import Event
 from tokenauction.engine.performance import Performance
 from tokenauction.engine.reading import added_text
 from tokenauction.engine.receipt import Line
+from tokenauction.engine.resumption import follow_candidates
 from tokenauction.engine.scheduler import MAX_WAITING, Scheduler
 from tokenauction.models.base import LanguageModel, ModelError
 
@@ -48,23 +49,20 @@ class Finalizing:
 
     def resume(self, ensemble: Ensemble, lines: Sequence[Line]) -> list[Event]:
         """As `Decoder.resume`: candidates that are on record are not written again, and no choice is made twice."""
-        record, auction = ensemble.record, ensemble.auction
+        record = ensemble.record
         record.created()
         ensemble.is_created = True
         if not lines or record.receipt[0]["hash"] != lines[0]["hash"]:
             raise ReceiptError("the receipt begins differently: another model, precision, prompt or version wrote it")
-        auction.start()
-        for line in lines[1:]:
-            if line["previous"] != record.receipt[-1]["hash"]:
-                raise ReceiptError("the receipt's lines do not follow from each other")
-            record.receipt.append(dict(line))
-            if line["kind"] == "choice":
-                return [settle_choice(ensemble, ensemble.candidates[line["chosen"]], tuple(line["owed"]))]
-            candidate = Candidate.from_line(line)
-            if candidate.index != len(ensemble.done) or self._read(candidate) != candidate.text:
-                raise ReceiptError("a candidate of the receipt is out of place, or its text is not that of its tokens")
+        candidates, winner = follow_candidates(record, lines)
+        for candidate in candidates:
+            if self._read(candidate) != candidate.text:
+                raise ReceiptError(f"the text of candidate {candidate.index} is not that of its tokens")
             ensemble.done[candidate.index] = candidate
-            ensemble.num_told += 1
+        ensemble.num_told = len(candidates)
+        if winner is not None:
+            ensemble.auction.settle(winner.finish_reason)
+            return [record.settled()]
         self.enqueue(ensemble)
         return []
 
@@ -165,10 +163,3 @@ class Finalizing:
 
 
 _INNER = frozenset({"candidate.created", "candidate.token", "candidate.settled", "candidate.error"})
-
-
-def settle_choice(ensemble: Ensemble, winner: Candidate, owed: tuple[float, ...]) -> Event:
-    """Charge a choice that is on record, and close it."""
-    ensemble.auction.choose(winner.token_ids, winner.text, owed)
-    ensemble.auction.settle(winner.finish_reason)
-    return ensemble.record.settled()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenauction.engine.auction import Auction
+from tokenauction.engine.candidate import Candidate
 from tokenauction.engine.errors import ReceiptError
 from tokenauction.engine.events import Event
 from tokenauction.engine.provenance import Provenance
@@ -48,7 +49,7 @@ def settle_as_recorded(
 ) -> Event:
     """The last event of an auction that cannot go on: cancelled behind its last recorded token, which is paid for.
 
-    One that `has_failed` charges nothing.
+    A softmax auction whose choice is recorded is settled by it. One that `has_failed` charges nothing.
     Raises ReceiptError where the lines do not follow from each other.
     """
     if not lines:
@@ -57,12 +58,41 @@ def settle_as_recorded(
     provenance = Provenance.from_mapping(lines[0])
     recorder = Recorder(auction, seed, provenance, stamp, lambda ids: "")
     recorder.receipt.append(dict(lines[0]))
-    _follow(recorder, lines)
+    winner = None
+    if spec.finalizer is None:
+        _follow(recorder, lines)
+    else:
+        _, winner = follow_candidates(recorder, lines)
     if has_failed:
         auction.fail()
+    elif winner is not None:
+        auction.settle(winner.finish_reason)
     else:
         auction.cancel()
     return recorder.settled()
+
+
+def follow_candidates(recorder: Recorder, lines: Sequence[Line]) -> tuple[list[Candidate], Candidate | None]:
+    """Take in a softmax auction's lines behind the first: its candidates, and the winner if the choice is among them.
+
+    What the choice charges is charged. Raises ReceiptError where the lines do not follow from each other.
+    """
+    auction = recorder.auction
+    candidates: list[Candidate] = []
+    winner: Candidate | None = None
+    auction.start()
+    for line in lines[1:]:
+        if winner is not None or line["previous"] != recorder.receipt[-1]["hash"]:
+            raise ReceiptError("the receipt's lines do not follow from each other")
+        recorder.receipt.append(dict(line))
+        if line["kind"] == "choice":
+            winner = candidates[line["chosen"]]
+            auction.choose(winner.token_ids, winner.text, tuple(line["owed"]))
+            continue
+        candidates.append(Candidate.from_line(line))
+        if candidates[-1].index != len(candidates) - 1:
+            raise ReceiptError(f"candidate {candidates[-1].index} of the receipt is out of place")
+    return candidates, winner
 
 
 def _follow(recorder: Recorder, lines: Sequence[Line]) -> None:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenauction.engine.errors import InvalidSpec
+from tokenauction.engine.finalizer_spec import FinalizerSpec
 from tokenauction.engine.money import MAX_MICROS
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 
 MAX_TOKENS = 4_096  # of one text on a server
+MAX_CANDIDATES = 64  # of one softmax auction
 MAX_JOIN_MS = 60_000
 MAX_TOKEN_MS = 10_000
 TMAX_TOKEN_MS = 100  # unless it is given
@@ -50,7 +52,9 @@ class AuctionRequest:
         spec = AuctionSpec.from_mapping({**fields, "agents": [NOBODY_YET]} if nobody_is_listed else fields)
         if spec.max_tokens > MAX_TOKENS:
             raise InvalidSpec(f"spec.max_tokens is {spec.max_tokens}; a server writes at most {MAX_TOKENS}")
-        agents = () if nobody_is_listed else tuple(with_budget(agent, spec.max_tokens) for agent in spec.agents)
+        if spec.finalizer is not None:
+            _check_softmax(spec.finalizer, join_ms)
+        agents = () if nobody_is_listed else tuple(with_budget(agent, spec) for agent in spec.agents)
         template = replace(spec, agents=agents or spec.agents)
         return cls(template, agents, join_ms, token_ms, tmax_token_ms, **flags)
 
@@ -78,11 +82,19 @@ def _milliseconds(fields: dict[str, Any], name: str, most: int, least: int = 0, 
     return value
 
 
-def with_budget(agent: AgentSpec, max_tokens: int) -> AgentSpec:
-    """The agent with a budget: its own, or its bid for every token there may be."""
+def _check_softmax(finalizer: FinalizerSpec, join_ms: int) -> None:
+    if join_ms:
+        raise InvalidSpec("spec.tmax_join_ms: nobody joins a softmax auction, whose candidates name all advertisers")
+    if finalizer.num_candidates > MAX_CANDIDATES:
+        raise InvalidSpec(f"spec.num_candidates is {finalizer.num_candidates}; a server takes at most {MAX_CANDIDATES}")
+
+
+def with_budget(agent: AgentSpec, template: AuctionSpec) -> AgentSpec:
+    """The agent with a budget: its own, or its bid (under softmax: its value per nat) for every token there may be."""
     if agent.budget_micros is not None:
         return agent
-    return replace(agent, budget_micros=min(agent.bid_micros * max_tokens, MAX_MICROS))
+    a_token = agent.bid_micros if template.finalizer is None else agent.value_per_nat_micros
+    return replace(agent, budget_micros=min(a_token * template.max_tokens, MAX_MICROS))
 
 
 def disclosure(agents: Iterable[AgentSpec]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Bidding:
         source = {"id": agent_id, "bid": 0, **brief}
         agent = replace(AgentSpec.from_mapping(source, "brief"), bid_micros=bid_micros, budget_micros=budget_micros)
         agent = replace(agent, own_model=own_vocabulary is not None)
-        agent = with_budget(agent, live.request.template.max_tokens)
+        agent = with_budget(agent, live.request.template)
         spec = live.request.spec_of((*live.agents.values(), agent))
         if len(spec.hosted_ids) + len(live.joining) > self.house.decoder.model.max_rows:
             raise Refused("capacity", f"the model has {self.house.decoder.model.max_rows} rows, which are taken")
@@ -103,6 +103,10 @@ class Bidding:
             raise Refused("unknown_agent", f"{agent_id!r} takes no part in {auction_id}")
         if agent_id in live.left:
             raise Refused("left", f"{agent_id!r} has left {auction_id}")
+        if live.request.template.finalizer is not None:
+            if is_back:  # it looks on, with the eyes of a bidder
+                return 0
+            raise Refused("no_bids", f"{auction_id} is a softmax auction: what a nat is worth is fixed in its spec")
         order = next(self._orders)
         is_new = await self.house.ledger.accept_bid(auction_id, agent_id, bid_micros, bid_id)
         if not is_new:
@@ -122,6 +126,8 @@ class Bidding:
         live = self.house.find_live(auction_id)
         if agent_id not in live.agents or agent_id in live.left:
             raise Refused("unknown_agent", f"{agent_id!r} takes no part in {auction_id}")
+        if live.request.template.finalizer is not None:
+            raise Refused("no_bids", f"{auction_id} is a softmax auction: it takes no bid, and nobody leaves it")
         if live.phase is Phase.JOINING:
             await self.house.ledger.leave(auction_id, agent_id)
         if live.phase is Phase.JOINING:

@@ -36,7 +36,7 @@ __all__ = ["Account", "AuctionRecord", "Created", "Entry", "Ledger", "LedgerErro
 
 PAGE = 64  # events in one read
 MAX_LIMIT = 1_000  # rows in one answer
-TOKEN = "auction.token"  # the one kind of event that nobody waits for
+PATIENT = frozenset({"auction.token", "candidates.progress", "candidate.completed"})  # events that nobody waits for
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class Ledger:
         """
         row = journal.write_event(auction_id, epoch, seq, event, charges or {})
         job = partial(self._journal.append, event=row)
-        return self._submit(job, is_urgent=row.kind != TOKEN, is_of_auctions=True)
+        return self._submit(job, is_urgent=row.kind not in PATIENT, is_of_auctions=True)
 
     async def settle(self, auction_id: str, totals: Mapping[str, int], head: str) -> None:
         """Post what each agent owes, in micros, and give back the rest; the same settlement twice posts once.

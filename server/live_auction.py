@@ -106,6 +106,8 @@ class LiveAuction:
         if event["type"] == "auction.token":
             self.num_tokens += 1
             self.text += event["text"]
+        if event["type"] == "auction.finalized":  # a text that was chosen comes whole
+            self.num_tokens, self.text = event["num_tokens"], event["text"]
         if event["type"] == "stream.reset":
             self.resets.append((event["epoch"], event["seq"]))
         self.channel.publish({**event, "durable_seq": self.durable_seq})

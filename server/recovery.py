@@ -9,6 +9,8 @@
     anything else                             it goes on behind its last durable token, in a new epoch
     … and the model is another                cancelled there: what is durable is charged and settled
 
+A softmax auction goes on behind its last durable candidate, and makes no choice twice; before it nothing is owed.
+
 A new epoch begins with a durable `stream.reset`: it takes the next `seq` and says behind which one the stream goes on,
 so that a watcher drops what it saw beyond that. Bids that were accepted before the crash count from the next token.
 """
@@ -162,3 +164,6 @@ def _take_up_stream(live: LiveAuction, events: Sequence[Mapping[str, Any]]) -> N
     for token in tokens:
         live.tally.count(token)
     live.num_tokens, live.text = len(tokens), "".join(event["text"] for event in tokens)
+    for event in events:
+        if event["type"] == "auction.finalized":
+            live.num_tokens, live.text = event["num_tokens"], event["text"]

@@ -1,6 +1,7 @@
 """The events of an auction's stream, which carry `seq`; every reader gets every `seq`, with the fields it may see.
 
 [auction.created → auction.token … agent.left, error, stream.reset …] → auction.settled
+[auction.created → candidates.progress, candidate.completed … → auction.finalized] → auction.settled
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class AuctionCreated(StreamEvent, tag="auction.created", frozen=True, kw_only=Tr
     runner: str
     clearing: str
     tokenizer_hash: str
+    reward: str | UnsetType = UNSET  # of a softmax auction: where rewards come from
     prompt_hashes: list[str | None] | UnsetType = UNSET  # one a row; null for agents with their own models
 
 
@@ -99,6 +101,67 @@ class AuctionToken(StreamEvent, tag="auction.token", frozen=True, kw_only=True):
     receipt_head: str
     latency_ms: float
     top_tokens: dict[str, Any] | UnsetType = UNSET
+
+
+class CandidatesProgress(StreamEvent, tag="candidates.progress", frozen=True, kw_only=True):
+    """How far the texts are that compete in a softmax auction."""
+
+    num_done: int
+    num_candidates: int
+    num_tokens: int
+
+
+class CandidateCompleted(StreamEvent, tag="candidate.completed", frozen=True, kw_only=True):
+    """One more text that competes is complete; they come in the order of their numbers."""
+
+    index: int
+    num_tokens: int
+    finish_reason: str
+    text: str | UnsetType = UNSET  # if the spec shows candidates
+    log_proposal: float | UnsetType = UNSET
+    receipt_head: str
+
+
+class CandidateChance(msgspec.Struct, frozen=True, kw_only=True):
+    """One text in the choice."""
+
+    index: int
+    probability: float | UnsetType = UNSET
+    log_reference: float | UnsetType | None = UNSET  # None: the reference rules it out
+    log_proposal: float | UnsetType = UNSET
+    text: str | UnsetType = UNSET  # if the spec shows candidates
+
+
+class AgentStake(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's part in the choice."""
+
+    id: str
+    value_per_nat_micros: int | UnsetType = UNSET
+    rewards: list[float | None] | UnsetType = UNSET  # nats, one a candidate; None: it rules the candidate out
+    reward: float | UnsetType = UNSET  # of the chosen text, in nats
+    exact_expected_reward_micros: float | UnsetType = UNSET
+    exact_utility_micros: float | UnsetType = UNSET
+    exact_payment_micros: float | UnsetType = UNSET
+    payment_micros: int | UnsetType = UNSET
+    total_micros: int | UnsetType = UNSET
+    clipped: bool | UnsetType = UNSET
+    probabilities_without: list[float] | UnsetType = UNSET  # of every candidate, had the agent wanted nothing
+    chosen_without: int | UnsetType = UNSET
+
+
+class AuctionFinalized(StreamEvent, tag="auction.finalized", frozen=True, kw_only=True):
+    """The choice of a softmax auction: which text won, what every agent pays for it, and what that follows from."""
+
+    chosen: int
+    text: str
+    num_tokens: int
+    candidates: list[CandidateChance]
+    agents: list[AgentStake]
+    effective_sample_size: float | UnsetType = UNSET
+    log_mean_weight: float | UnsetType = UNSET
+    divergence: float | UnsetType = UNSET  # from the reference, in nats
+    key: str | UnsetType = UNSET  # of the draw
+    receipt_head: str
 
 
 class AgentTotal(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +230,9 @@ class StreamError(StreamEvent, tag="error", frozen=True, kw_only=True):
 STREAM_EVENTS: tuple[type[StreamEvent], ...] = (
     AuctionCreated,
     AuctionToken,
+    CandidatesProgress,
+    CandidateCompleted,
+    AuctionFinalized,
     AgentLeft,
     DistributionsCommitted,
     StreamReset,

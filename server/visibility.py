@@ -5,6 +5,7 @@ one away together with its own:
 
     q(t), r(t), TV      with the own share of a token they give the sum of the others' bids exactly
     the auction's total     less the own payment it is what the others pay, and so a floor under their bids
+    π, π_-i, E_π[r]         (softmax) with the own rewards and the reference they give what the others want together
     seed with nonce     with the commitment and the steps' hashes they tell whether a guess at a bid is right
 
 So who is no more than a bidder gets the commitment and the receipt's head, which bind the auctioneer, and its owner the
@@ -42,12 +43,16 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.created", "spec.temperature spec.top_k spec.top_p spec.floor spec.top_tokens", "++", "++", "++", "++"),
     Row("auction.created", "spec.max_tokens spec.max_sentences spec.banned_words", "++", "++", "++", "++"),
     Row("auction.created", "spec.reference_weight spec.seed spec.allow_unsafe", "++", "++", "++", "++"),
+    Row("auction.created", "spec.mechanism spec.num_candidates spec.proposal spec.tau", "++", "++", "++", "++"),
+    Row("auction.created", "spec.proposal_weights spec.proposal_reference_weight", "++", "++", "++", "++"),
+    Row("auction.created", "spec.show_candidates", "++", "++", "++", "++"),
     Row("auction.created", "spec.agents[].id spec.agents[].name", "++", "++", "++", "++"),
     Row("auction.created", "spec.agents[].bid spec.agents[].offer", "--", "oo", "++", "++"),
+    Row("auction.created", "spec.agents[].value_per_nat", "--", "oo", "++", "++"),
     Row("auction.created", "spec.agents[].system_prompt spec.agents[].prompt", "--", "oo", "++", "++"),
     Row("auction.created", "spec.agents[].budget", "--", "oo", "-+", "++"),
     Row("auction.created", "spec.agents[].own_model", "--", "oo", "++", "++"),
-    Row("auction.created", "rows guarantee limits seed_source commitment", "++", "++", "++", "++"),
+    Row("auction.created", "rows guarantee limits seed_source commitment reward", "++", "++", "++", "++"),
     Row("auction.created", "model numerics runner clearing tokenizer_hash", "++", "++", "++", "++"),
     Row("auction.created", "prompt_hashes", "--", "--", "++", "++"),
     Row("auction.token", "step token_id text receipt_head latency_ms", "++", "++", "++", "++"),
@@ -61,6 +66,21 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.token", "agents[].probability agents[].probability_without agents[].tv", "--", "--", "++", "++"),
     Row("auction.token", "agents[].counterfactual_token_id agents[].counterfactual_text", "--", "--", "++", "++"),
     Row("auction.token", "probability top_tokens key", "--", "--", "++", "++"),
+    Row("candidates.progress", "num_done num_candidates num_tokens", "++", "++", "++", "++"),
+    Row("candidate.completed", "index num_tokens finish_reason text receipt_head", "++", "++", "++", "++"),
+    Row("candidate.completed", "log_proposal", "--", "--", "++", "++"),
+    Row("auction.finalized", "chosen text num_tokens receipt_head", "++", "++", "++", "++"),
+    Row("auction.finalized", "candidates[].index candidates[].text", "++", "++", "++", "++"),
+    Row("auction.finalized", "candidates[].probability candidates[].log_reference", "--", "--", "++", "++"),
+    Row("auction.finalized", "candidates[].log_proposal", "--", "--", "++", "++"),
+    Row("auction.finalized", "agents[].id agents[].value_per_nat_micros", "--", "oo", "++", "++"),
+    Row("auction.finalized", "agents[].rewards agents[].reward", "--", "oo", "++", "++"),
+    Row("auction.finalized", "agents[].exact_payment_micros agents[].payment_micros", "--", "oo", "++", "++"),
+    Row("auction.finalized", "agents[].total_micros agents[].clipped", "--", "oo", "++", "++"),
+    Row("auction.finalized", "agents[].exact_expected_reward_micros", "--", "--", "++", "++"),
+    Row("auction.finalized", "agents[].exact_utility_micros", "--", "--", "++", "++"),
+    Row("auction.finalized", "agents[].probabilities_without agents[].chosen_without", "--", "--", "++", "++"),
+    Row("auction.finalized", "effective_sample_size log_mean_weight divergence key", "--", "--", "++", "++"),
     Row("agent.left", "agent_id from_step", "-+", "o+", "++", "++"),
     Row("distributions.committed", "step", "++", "++", "++", "++"),
     Row("distributions.committed", "agents[].id agents[].report_hash", "--", "oo", "++", "++"),

@@ -54,8 +54,11 @@ from tokenauction.server.stream_events import (
     STREAM_EVENTS,
     AgentLeft,
     AuctionCreated,
+    AuctionFinalized,
     AuctionSettled,
     AuctionToken,
+    CandidateCompleted,
+    CandidatesProgress,
     DistributionsCommitted,
     StreamError,
     StreamEvent,
@@ -78,12 +81,15 @@ __all__ = [
     "AuctionCancel",
     "AuctionCreate",
     "AuctionCreated",
+    "AuctionFinalized",
     "AuctionSettled",
     "AuctionToken",
     "BidAccepted",
     "BidRejected",
     "BidUpdate",
     "Brief",
+    "CandidateCompleted",
+    "CandidatesProgress",
     "ClientMessage",
     "DenseDistribution",
     "DistributionSubmit",
@@ -120,6 +126,9 @@ ClientMessage = JsonMessage | DenseDistribution
 ServerMessage = (
     AuctionCreated
     | AuctionToken
+    | CandidatesProgress
+    | CandidateCompleted
+    | AuctionFinalized
     | AgentLeft
     | PaymentPosted
     | StreamReset

@@ -52,11 +52,16 @@ def events(rule: str = "linear", num_agents: int = 2) -> tuple[dict[str, Any], .
         for i in range(num_agents)
     ]
     source = {"query": "q", "agents": briefs, "rule": rule, "top_tokens": 2, "seed": 4, "reference_weight": "0.0009"}
+    if rule == "softmax":
+        briefs = [{**brief, "value_per_nat": f"0.00{i + 3}7"} for i, brief in enumerate(briefs)]
+        source |= {"rule": "linear", "mechanism": "softmax", "show_candidates": True, "agents": briefs, "tau": "0.003"}
     spec = AuctionSpec.from_mapping({**source, "max_tokens": 12})
-    decoder.submit(spec, [model.tokenizer.encode_prompt(row) for row in spec.row_ids], Policy(), "auc_1")
+    decoder.submit(spec, [model.tokenizer.encode_prompt(row) for row in spec.hosted_ids], Policy(), "auc_1")
     told = []
-    while decoder.scheduler.has_work:
-        told += [{**event.to_mapping(), "line": event.receipt[-1]} for event in decoder.step()]
+    while decoder.has_work:
+        told += [
+            {**event.to_mapping(), **({"line": event.receipt[-1]} if event.receipt else {})} for event in decoder.step()
+        ]
     told[1:1] = [{**event, "event_id": "evt_h", "auction_id": "auc_1", "time": 1.5} for event in HOUSE_EVENTS]
     for seq, event in enumerate(told):
         event |= {"seq": seq, "epoch": 1, "durable_seq": seq - 1}
@@ -81,7 +86,7 @@ def paths(seen: Mapping[str, Any]) -> set[str]:
     return {path for path, _ in leaves(seen)}
 
 
-@pytest.mark.parametrize("rule", ["linear", "log_linear"])
+@pytest.mark.parametrize("rule", ["linear", "log_linear", "softmax"])
 def test_table_has_a_row_for_every_field_there_is(rule: str) -> None:
     for event in events(rule):
         shown = {name: value for name, value in event.items() if name != "line"}  # which is the receipt's
@@ -116,27 +121,27 @@ def test_first_and_last_event_say_to_everybody_who_paid(audience: Audience) -> N
     ("less", "more"), [("public", "bidder"), ("public", "owner"), ("bidder", "owner"), ("owner", "admin")]
 )
 def test_audience_sees_what_the_lesser_one_sees(less: Audience, more: Audience, settled: bool) -> None:
-    for event in events(num_agents=3):
+    for event in (*events(num_agents=3), *events("softmax")):
         missing = paths(view(event, less, OWN, settled)) - paths(view(event, more, OWN, settled)) - {"agents"}
         assert missing <= {f"spec.agents[{OWN}].budget"}  # its own; the owner learns it with the settlement
 
 
 @pytest.mark.parametrize("audience", AUDIENCES)
 def test_audience_sees_no_less_once_the_auction_has_settled(audience: Audience) -> None:
-    for event in events(num_agents=3):
+    for event in (*events(num_agents=3), *events("softmax")):
         assert paths(view(event, audience, OWN, False)) <= paths(view(event, audience, OWN, True))
 
 
 @pytest.mark.parametrize("audience", AUDIENCES)
 def test_view_fits_the_struct_of_its_type(audience: Audience) -> None:
-    for event, settled in itertools.product((*events(), *events("log_linear")), (False, True)):
+    for event, settled in itertools.product((*events(), *events("log_linear"), *events("softmax")), (False, True)):
         seen = view(event, audience, OWN, settled)
         message = wire.decode_server(msgspec.json.encode(seen))
         assert message is not None and json.loads(wire.encode(message)) == json.loads(json.dumps(seen))
 
 
 def test_public_sees_no_number_of_any_agent() -> None:
-    for event in events():
+    for event in (*events(), *events("softmax")):
         seen = view(event, "public", None, True)
         assert {path for path in paths(seen) if "agents" in path} <= {
             "agents",
@@ -184,6 +189,18 @@ def test_unknown_field_and_the_line_of_the_receipt_are_hidden_from_everybody() -
     event = {**events()[5], "line": {"bids": [1, 2]}, "secret": 7}
     for audience in AUDIENCES:
         assert not {"line", "secret"} & set(view(event, audience, OWN, True))
+
+
+def test_bidder_of_a_softmax_auction_sees_what_texts_are_worth_to_itself_alone() -> None:
+    finalized = next(event for event in events("softmax") if event["type"] == "auction.finalized")
+    seen = view(finalized, "bidder", OWN, True)
+    [own] = seen["agents"]
+    hidden = {
+        "exact_expected_reward_micros", "exact_utility_micros", "probabilities_without", "chosen_without"
+    }  # fmt: skip
+    assert own == {name: value for name, value in finalized["agents"][0].items() if name not in hidden}
+    assert all(set(candidate) == {"index", "text"} for candidate in seen["candidates"])
+    assert not {"effective_sample_size", "divergence", "log_mean_weight", "key"} & set(seen)
 
 
 @pytest.mark.slow
