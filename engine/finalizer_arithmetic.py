@@ -52,7 +52,8 @@ class FinalizerCheck:
 
     def _take_candidate(self, line: Line) -> None:
         candidate, where = Candidate.from_line(line), f"candidate {len(self.candidates)}"
-        if candidate.index != len(self.candidates) or candidate.index >= self.finalizer.num_candidates:
+        is_next = type(candidate.index) is int and candidate.index == len(self.candidates)
+        if not is_next or candidate.index >= self.finalizer.num_candidates:
             raise Fault(where, f"candidate {candidate.index} is out of place")
         if not isinstance(candidate.text, str):
             raise Fault(where, "its text is no text")

@@ -106,7 +106,7 @@ export class Client {
     watch.done.catch(() => {}).then(() => this.#watches.delete(auctionId));
     signal?.addEventListener("abort", () => watch.close(), { once: true });
     if (signal?.aborted) watch.close();
-    else if (this.#greeting) watch.subscribe();
+    else if (this.#greeting) watch.subscribe(this.#greeting);
     else this.#connect();
     return watch;
   }
@@ -228,7 +228,7 @@ export class Client {
     this.#heartbeat = setInterval(() => this.#listen(), SILENCE_MS / 3);
     for (const { resolve } of this.#waiting.splice(0)) resolve(greeting);
     this.#requests.resend();
-    this.#rejoin().then(() => this.#watches.forEach((watch) => this.#greeting === greeting && watch.subscribe()));
+    this.#rejoin().then(() => this.#watches.forEach((watch) => this.#greeting === greeting && watch.subscribe(greeting)));
   }
 
   /** Whoever has joined sees the stream as a bidder, so that comes first; who may not join again has left or is late. */

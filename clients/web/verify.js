@@ -11,17 +11,19 @@
  */
 
 import { checkStep, field, readStep } from "./verification/arithmetic.js";
+import { whatWasChecked } from "./verification/coverage.js";
 import { NotJson, canonical, parse } from "./verification/exact_json.js";
+import { FinalizerCheck } from "./verification/finalizer.js";
 import { same, toFloat } from "./verification/numbers.js";
 import { stepKey } from "./verification/randomness.js";
 import { fromHex, hexDigest, toHex } from "./verification/sha256.js";
-import { LIMITS, readSpec } from "./verification/spec.js";
+import { readSpec } from "./verification/spec.js";
 import { Standing } from "./verification/standing.js";
 
 const VERSION = 1;
 const MAX_LINES = 2 ** 20;
 const STEPS_IN_A_ROW = 64; // before the page has its turn again
-const KINDS = new Set(["auction", "step", "settlement"]);
+const KINDS = new Set(["auction", "step", "candidate", "choice", "settlement"]);
 
 /** The text is no receipt at all. */
 export class Unreadable extends Error {}
@@ -43,7 +45,7 @@ export async function verify(text, { head = null, onProgress = () => {} } = {}) 
     verdict.num_steps = reader.numSteps;
     reader.begin();
     for (let number = 1; number < reader.lines.length - 1; number += 1) {
-      reader.takeStep(number);
+      reader.take(number);
       if (number % STEPS_IN_A_ROW === 0) {
         onProgress(number, reader.numSteps);
         await new Promise((resolve) => setTimeout(resolve));
@@ -51,10 +53,10 @@ export async function verify(text, { head = null, onProgress = () => {} } = {}) 
     }
     reader.end();
     onProgress(reader.numSteps, reader.numSteps);
-    return { ...verdict, ok: true, ...reader.whatWasChecked() };
+    return { ...verdict, ok: true, ...whatWasChecked(reader.spec, { isPinned: Boolean(head), isStored: reader.isStored }) };
   } catch (error) {
     const where = error instanceof Fault ? error.where : error instanceof Unreadable ? "file" : (reader?.where ?? "auction");
-    const step = where.startsWith("step ") ? Number(where.slice(5)) : null;
+    const step = /^(step|candidate) \d+$/.test(where) ? Number(where.split(" ")[1]) : null;
     return { ...verdict, failure: { where, step, message: error.message } };
   }
 }
@@ -86,7 +88,8 @@ class Verification {
     this.head = head;
     this.header = lines[0];
     this.last = lines[lines.length - 1];
-    this.numSteps = lines.filter((line) => line.get("kind") === "step").length;
+    this.isStored = lines.some((line) => line.has("distributions"));
+    this.numSteps = lines.filter((line) => ["step", "candidate"].includes(line.get("kind"))).length;
   }
 
   /** The first line, and what it commits to. */
@@ -96,14 +99,22 @@ class Verification {
     this.#checkLink(0);
     this.#checkHeader();
     this.standing = new Standing(this.spec);
+    const fault = (where, problem) => new Fault(where, problem);
+    if (this.spec.finalizer) this.softmax = new FinalizerCheck(this.spec, this.seed, this.standing, fault);
     if (this.last.get("hash") === contentHash(this.last)) this.#settlement = this.last;
   }
 
-  /** One token: whether it stands where it belongs, and whether its numbers follow. */
-  takeStep(number) {
+  /** A token or candidate, or the choice: whether it stands where it belongs, and whether its numbers follow. */
+  take(number) {
     const line = this.lines[number];
-    this.where = `step ${number - 1}`;
+    this.where = this.#whereOf(number);
     this.#checkLink(number);
+    if (this.softmax) this.softmax.take(line);
+    else this.#takeStep(line, number);
+    this.standing.noteVoids(line);
+  }
+
+  #takeStep(line, number) {
     if (this.standing.limitReached) throw new Fault(this.where, "the text had reached its limit before this step");
     const key = stepKey(this.seed, number - 1);
     if (field(line, "key") !== toHex(key)) throw new Fault(this.where, "its key does not follow from the seed");
@@ -114,13 +125,13 @@ class Verification {
     if (this.spec.agents.some((agent) => agent.hasOwnModel)) this.#checkReports(line);
     if (line.has("distributions")) this.#checkStored(line);
     if (this.#settlement) this.#checkAgainstSettlement(line);
-    this.standing.noteVoids(line);
   }
 
   /** The last line: text, totals, and why the auction ended there. */
   end() {
     this.where = "settlement";
     this.#checkLink(this.lines.length - 1);
+    this.softmax?.settle(this.last);
     const { standing } = this;
     const reason = field(this.last, "finish_reason");
     const isPosted = reason !== "error";
@@ -136,7 +147,7 @@ class Verification {
       if (!same(field(this.last, name), value)) throw new Fault(this.where, `${name}: ${this.last.get(name)} is recorded, ${value} follows`);
     }
     if (!standing.exactMicros.every(Number.isFinite)) throw new Fault(this.where, "the totals are not finite");
-    this.#checkText();
+    if (!this.softmax) this.#checkText(); // else the text was chosen whole
     const mayEnd = standing.mayEndBy(String(reason));
     if (mayEnd === undefined) throw new Fault(this.where, `finish_reason ${reason} is none`);
     if (!mayEnd) throw new Fault(this.where, `the auction did not end for the reason that is recorded: ${reason}`);
@@ -144,31 +155,14 @@ class Verification {
     if (isPinned && this.last.get("hash") !== this.head) throw new Fault(this.where, "the receipt's head is not the published one");
   }
 
-  /** What holds now, and what this level cannot see. */
-  whatWasChecked() {
-    const { rule, sampler, pricing } = this.spec;
-    const checks = ["chain", "commitment", "keys", "draws", "bids and budgets", "payments", "charges and totals", "ending"];
-    if (rule === "linear") checks.splice(4, 0, "aggregate");
-    if (rule === "linear" || pricing === "critical_bid") checks.splice(-3, 0, "critical bids");
-    if (this.head) checks.push("published head");
-    const unchecked = ["whether the probabilities are what a model said", "whether the text is that of its tokens"];
-    if (this.lines.some((line) => line.has("distributions"))) {
-      unchecked.push("the steps from their stored distributions, which are only hashed here: `tokenauction verify` computes them again");
-    }
-    if (this.spec.agents.some((agent) => agent.hasOwnModel)) unchecked.push("whether the reports of agents with own models give the recorded probabilities");
-    if (rule === "log_linear") unchecked.push("log-linear q, r and ln Z, and the critical bids that follow from them, but for their bounds");
-    if (pricing === "expected" || pricing === "kl_clarke") unchecked.push("the distances that payments follow from, but for their bounds");
-    if (sampler === "race") unchecked.push(rule === "linear" ? "the tokens of those that lost a race" : "the race over the aggregate");
-    if (!this.head) unchecked.push("whether this is the receipt whose head was published");
-    return { checks, unchecked };
-  }
-
   #checkLink(number) {
     const line = this.lines[number];
+    const where = this.#whereOf(number);
     const isLast = number === this.lines.length - 1;
-    const kind = number === 0 ? "auction" : isLast ? "settlement" : "step";
-    const where = kind === "step" ? `step ${number - 1}` : kind;
-    if (line.get("kind") !== kind) throw new Fault(where, `line ${number + 1} is out of place`);
+    const inside = field(this.header, "spec").get("mechanism") === "softmax" ? ["candidate", "choice"] : ["step"];
+    const kinds = number === 0 ? ["auction"] : isLast ? ["settlement"] : inside;
+    const kind = line.get("kind");
+    if (!kinds.includes(kind)) throw new Fault(where, `line ${number + 1} is out of place`);
     if (kind === "step" && field(line, "step") !== BigInt(number - 1)) {
       throw new Fault(where, `the steps are not dense: ${line.get("step")} stands where ${number - 1} belongs`);
     }
@@ -178,12 +172,20 @@ class Verification {
     if (field(line, "hash") !== contentHash(line)) throw new Fault(where, "its hash is not that of its content: the line was changed");
   }
 
+  /** How a line is named where it does not hold. */
+  #whereOf(number) {
+    if (number === 0) return "auction";
+    if (number === this.lines.length - 1) return "settlement";
+    const kind = this.lines[number].get("kind");
+    return kind === "choice" ? kind : `${kind === "candidate" ? kind : "step"} ${number - 1}`;
+  }
+
   #checkHeader() {
     const { header, last } = this;
     if (!same(field(header, "version"), BigInt(VERSION))) throw new Fault("auction", `its version is not ${VERSION}`);
     this.spec = readSpec(field(header, "spec"));
-    if (!same(field(header, "rows"), this.spec.rowIds)) throw new Fault("auction", "the rows are not those of the spec");
-    if (field(header, "guarantee") !== this.spec.guarantee || !same(field(header, "limits"), LIMITS)) {
+    if (!same(field(header, "rows"), this.spec.listedIds)) throw new Fault("auction", "the rows are not those of the spec");
+    if (field(header, "guarantee") !== this.spec.guarantee || !same(field(header, "limits"), this.spec.limits)) {
       throw new Fault("auction", "the guarantee and its limits are not those of this rule, sampler and pricing");
     }
     for (const name of ["seed", "nonce"]) {

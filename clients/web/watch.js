@@ -23,6 +23,7 @@ export class Watch extends EventTarget {
   #epoch;
   #queue = [];
   #isPaused = false;
+  #connection = null; // on which it has subscribed
   #billed = new Set(); // ids of `payment.posted`, which carry no seq
   #wake = () => {}; // tells who iterates
   #end;
@@ -75,9 +76,15 @@ export class Watch extends EventTarget {
 
   // --- For the client -------------------------------------------------------------------------------------------
 
-  /** There is a connection: ask for everything behind the last event. */
-  subscribe() {
-    if (this.#isPaused || ENDED.has(this.state)) return;
+  /** There is a connection: ask for everything behind the last event, once on each. */
+  subscribe(connection) {
+    if (connection === this.#connection || ENDED.has(this.state)) return;
+    this.#connection = connection;
+    this.#ask();
+  }
+
+  #ask() {
+    if (this.#isPaused) return;
     this.requestId = freshId();
     const place = { after_seq: this.#afterSeq, epoch: this.#epoch };
     if (this.#say({ type: "subscribe", request_id: this.requestId, auction_id: this.#auctionId, ...place })) this.tell("live", {});
@@ -134,12 +141,12 @@ export class Watch extends EventTarget {
 
   #resume() {
     this.#isPaused = false;
-    this.subscribe();
+    this.#ask();
   }
 
   #again() {
     this.#say({ type: "unsubscribe", auction_id: this.#auctionId });
-    this.subscribe();
+    this.#ask();
   }
 
   #finish(state, detail = {}) {

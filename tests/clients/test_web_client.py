@@ -187,6 +187,20 @@ async def test_payment_is_told_once_and_the_transcript_agrees_with_the_ledger(st
         assert (told["state"], told["tokens"]) == ("over", NUM_TOKENS)
 
 
+async def test_watch_that_begins_with_the_session_subscribes_once(start: Start, run: Run) -> None:
+    code = """
+    const { auction_id } = await client.create(spec);
+    client.close();
+    const other = new Client({ url });
+    await other.session();
+    for await (const event of other.watch(auction_id)) say(event);
+    other.close();
+    """
+    async with start() as server:
+        program = await run(server, code)
+        assert [event["seq"] for event in in_stream(await program.said_until_settled())] == list(range(NUM_TOKENS + 2))
+
+
 async def test_refusals_are_typed(start: Start, run: Run) -> None:
     code = """
     const attempts = {

@@ -15,16 +15,22 @@ import numpy as np
 import pytest
 from tests.engine.conftest import World, spec_of
 from tests.engine.test_awaiting import outside, own_report, run
+from tests.engine.test_finalizer_arithmetic import SPECS as SOFTMAX
+from tests.engine.test_finalizer_arithmetic import spec_of as softmax_spec
 
 from tokenauction.engine.errors import ReceiptError
+from tokenauction.engine.finalizer_spec import FinalizerSpec
 from tokenauction.engine.guarantees import TABLE
+from tokenauction.engine.policy import Policy
 from tokenauction.engine.receipt import canonical, content_hash, parse_receipt
 from tokenauction.engine.report import Report
+from tokenauction.engine.reward import Callback
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 from tokenauction.engine.verification import Verdict, verify
 
 Lines = list[dict[str, Any]]
 WEB = Path(__file__).resolve().parents[2] / "clients" / "web"
+FINALIZER = FinalizerSpec(num_candidates=3)
 NODE = shutil.which("node")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NODE is None, reason="there is no Node here")]
 
@@ -144,29 +150,56 @@ def with_own_models() -> Iterator[Lines]:
     yield [dict(line) for line in run(world, spec, says)[-1].receipt]
 
 
+def with_candidates() -> Iterator[Lines]:
+    """Receipts of softmax auctions: every proposal, a budget that clips, one that was cancelled, a reward of -∞."""
+    unsafe = softmax_spec(finalizer={"proposal": "token_auction", "proposal_weights": "values"}, allow_unsafe=True)
+    worthless = AuctionSpec("query", (AgentSpec("agent0", "Name0", "offer", 0, value_micros=0),), finalizer=FINALIZER)
+    for spec in (*SOFTMAX.values(), unsafe, worthless):
+        yield finalized(spec)
+    yield finalized(SOFTMAX["banned"], num_steps=5)
+    yield finalized(SOFTMAX["token_auction"], rewards=Callback(lambda *_: float("-inf")))
+
+
+def finalized(spec: AuctionSpec, num_steps: int | None = None, **options: Any) -> Lines:
+    """One softmax auction, to its end or cancelled behind so many steps."""
+    world, events, num_done = World(), [], 0
+    prompts = [world.decoder.model.tokenizer.encode_prompt(f"query for {row_id}") for row_id in spec.hosted_ids]
+    world.decoder.enqueue(world.decoder.prepare(spec, prompts, Policy(), "auction", **options))
+    while world.decoder.has_work:
+        if num_done == num_steps:
+            world.decoder.cancel("auction")
+        events += world.decoder.step()
+        num_done += 1
+    return [dict(line) for line in events[-1].receipt]
+
+
 @pytest.fixture(scope="module")
 def receipts() -> list[Lines]:
-    return [*genuine(), *with_own_models()]
+    return [*genuine(), *with_own_models(), *with_candidates()]
 
 
 def test_genuine_receipts_hold_in_both_and_the_head_is_pinned(receipts: list[Lines]) -> None:
     texts = [text_of(lines) for lines in receipts]
     verdicts = assert_same_verdicts([(text, None) for text in texts])
     assert all(verdict["ok"] for verdict in verdicts)
-    assert [verdict["num_steps"] for verdict in verdicts] == [len(lines) - 2 for lines in receipts]
+    counted = [sum(line["kind"] in ("step", "candidate") for line in lines) for lines in receipts]
+    assert [verdict["num_steps"] for verdict in verdicts] == counted
     heads = [lines[-1]["hash"] for lines in receipts[:3]]
     pinned = [(text, head) for text in texts[:3] for head in (*heads, "0" * 64)]
     assert sum(verdict["ok"] for verdict in assert_same_verdicts(pinned)) == 3
 
 
 def test_what_the_browser_cannot_see_is_said(receipts: list[Lines]) -> None:
-    verdicts = assert_same_verdicts([(text_of(lines), None) for lines in receipts])
-    for lines, verdict in zip(receipts, verdicts, strict=True):
+    tokens = [lines for lines in receipts if lines[1]["kind"] == "step"]
+    verdicts = assert_same_verdicts([(text_of(lines), None) for lines in tokens])
+    for lines, verdict in zip(tokens, verdicts, strict=True):
         spec, unchecked = lines[0]["spec"], " ".join(verdict["unchecked"])
+        has_critical_bids = spec["rule"] == "linear" or spec["pricing"] == "critical_bid"
         assert "what a model said" in unchecked and "published" in unchecked
         assert ("log-linear q" in unchecked) == (spec["rule"] == "log_linear")
-        assert ("critical bids" in verdict["checks"]) == (spec["rule"] == "linear" or spec["pricing"] == "critical_bid")
+        assert ("critical bids" in verdict["checks"]) == has_critical_bids
         assert ("distances" in unchecked) == (spec["pricing"] in ("expected", "kl_clarke"))
+        assert ("agents with models of their own" in unchecked) == any("own_model" in a for a in spec["agents"])
 
 
 def test_stored_distributions_are_hashed_and_not_said_to_be_recomputed() -> None:
@@ -293,6 +326,14 @@ def test_canonical_json_is_python_s_to_the_byte() -> None:
 
 def test_spec_with_every_field_is_read(receipts: list[Lines]) -> None:
     """Whatever the engine adds to a spec the browser must know, or it would call genuine receipts forged."""
-    known = set(AuctionSpec.from_mapping(receipts[0][0]["spec"]).to_mapping())
-    source = (WEB / "verification" / "spec.js").read_text(encoding="utf-8")
+    known = {name for lines in receipts for name in AuctionSpec.from_mapping(lines[0]["spec"]).to_mapping()}
+    sources = (WEB / "verification" / name for name in ("spec.js", "finalizer_spec.js"))
+    source = "".join(path.read_text(encoding="utf-8") for path in sources)
     assert [name for name in known if f"{name}:" not in source and f'"{name}"' not in source] == []
+
+
+def test_softmax_receipts_are_counted_in_candidates_and_say_what_was_not_seen() -> None:
+    lines = finalized(SOFTMAX["context_aware"])
+    [verdict] = assert_same_verdicts([(text_of(lines), lines[-1]["hash"])])
+    assert verdict["num_steps"] == 4 and "published head" in verdict["checks"]
+    assert "what models said" in verdict["unchecked"][0]

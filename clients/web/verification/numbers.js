@@ -33,6 +33,11 @@ export function isClose(one, other, relative, absolute) {
 
 /** The sum rounded once (Shewchuk 1997), so that it does not depend on the order. */
 export function exactSum(values) {
+  if (!values.every(Number.isFinite)) {
+    const sum = values.reduce((total, value) => total + value, 0);
+    if (Number.isNaN(sum) && !values.some(Number.isNaN)) throw new RangeError("infinities of both signs have no sum");
+    return sum;
+  }
   let parts = [];
   for (let value of values) {
     const kept = [];

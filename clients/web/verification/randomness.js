@@ -12,6 +12,11 @@ export function stepKey(seedBytes, step) {
   return sha256(bytesOf("tokenauction/step/v1", seedBytes, bigEndian(step, 8)));
 }
 
+/** The seed of one candidate's draws. */
+export function candidateSeed(seedBytes, index) {
+  return sha256(bytesOf("tokenauction/candidate/v1", seedBytes, bigEndian(index, 8)));
+}
+
 export const uniform = (key, purpose, agentId = "") => Number(word(key, purpose, agentId) >> 11n) / 2 ** 53;
 
 export const exponential = (key, purpose, agentId = "") =>

@@ -3,10 +3,19 @@
  * rule, sampler and pricing promises (engine/guarantees.py, word for word, since a receipt repeats it).
  */
 
+import {
+  FINALIZER_FIELDS,
+  FINALIZER_LIMITS,
+  PROPOSAL_ID,
+  checkSoftmaxAgents,
+  promiseOfChoice,
+  readFinalizer,
+} from "./finalizer_spec.js";
+import { fieldsOf, micros, text } from "./spec_fields.js";
+
 const MAX_AGENTS = 64;
-const MAX_TEXT = 4_000; // characters
 const MAX_TOKENS = 100_000;
-const MAX_MICROS = 10n ** 15n;
+const MICROS = 1_000_000n;
 const REFERENCE_ID = "reference";
 
 const RULES = ["linear", "log_linear"];
@@ -25,7 +34,7 @@ const TRUTHFUL = {
   "log_linear/coupled/kl_clarke": "value -v·KL(q ‖ p_i)",
 };
 
-export const LIMITS = [
+const LIMITS = [
   "Truthfulness is per token: it does not lift to one fixed bid for a whole text.",
   "Not false-name-proof: splitting a bid between two identities leaves the text as it was but lowers what is paid; " +
     "allow one account per advertiser.",
@@ -37,22 +46,27 @@ export const LIMITS = [
 /** The spec of a receipt's first line; throws where the engine would refuse it. */
 export function readSpec(source) {
   const fields = fieldsOf(source, "spec", SPEC_FIELDS);
-  const spec = { ...DEFAULTS };
-  for (const [name, value] of fields) spec[name] = value;
+  const finalizer = readFinalizer(fields);
+  const spec = { ...DEFAULTS, ...(finalizer && { temperature: 1 }), finalizer };
+  for (const [name, value] of fields) if (name in DEFAULTS || name === "agents") spec[name] = value;
   if (!Array.isArray(spec.agents)) throw new Error("spec.agents must be a list of agents");
-  spec.agents = spec.agents.map((agent, place) => readAgent(agent, `agents[${place}]`));
+  spec.agents = spec.agents.map((agent, place) => readAgent(agent, `agents[${place}]`, finalizer));
   spec.query = text(fields, "query", "spec");
   spec.referenceWeight = micros(spec.reference_weight, "spec.reference_weight");
   checkAgents(spec.agents);
   checkOptions(spec);
-  const bids = spec.agents.map((agent) => agent.bid);
-  if (spec.referenceWeight === 0n && bids.every((bid) => bid === 0n)) throw new Error("nothing has weight");
-  Object.assign(spec, promiseOf(spec));
+  const isIdle = spec.referenceWeight === 0n && spec.agents.every((agent) => agent.bid === 0n);
+  if (isIdle && !finalizer) throw new Error("nothing has weight");
+  Object.assign(spec, finalizer ? promiseOfChoice(finalizer, spec.allow_unsafe) : promiseOf(spec));
   const isCut = spec.top_k !== null || (spec.top_p !== null && spec.top_p < 1);
   if (spec.rule === "log_linear" && isCut && !spec.floor) throw new Error("log_linear cannot be cut without a floor");
-  spec.hasReference = spec.referenceWeight > 0n;
-  if (!spec.hasReference && spec.agents.every((agent) => agent.hasOwnModel)) throw new Error("every agent runs its own model");
+  spec.hasReference = spec.referenceWeight > 0n && !finalizer;
+  if (finalizer) checkSoftmaxAgents(spec.agents);
+  else if (!spec.hasReference && spec.agents.every((agent) => agent.hasOwnModel)) throw new Error("every agent runs its own model");
   spec.rowIds = [...spec.agents.map((agent) => agent.id), ...(spec.hasReference ? [REFERENCE_ID] : [])];
+  const writers = finalizer?.proposal === "context_aware" ? [PROPOSAL_ID] : [];
+  spec.listedIds = finalizer ? [...spec.rowIds, REFERENCE_ID, ...writers] : spec.rowIds;
+  spec.limits = finalizer ? FINALIZER_LIMITS : LIMITS;
   return spec;
 }
 
@@ -73,60 +87,25 @@ const DEFAULTS = {
   seed: null,
   allow_unsafe: false,
 };
-const SPEC_FIELDS = new Set(["query", "agents", ...Object.keys(DEFAULTS)]);
-const AGENT_FIELDS = new Set(["id", "name", "offer", "bid", "budget", "system_prompt", "prompt", "own_model"]);
+const SPEC_FIELDS = new Set(["query", "agents", "mechanism", ...Object.keys(DEFAULTS), ...FINALIZER_FIELDS]);
+const AGENT_FIELDS = new Set(["id", "name", "offer", "bid", "budget", "system_prompt", "prompt", "own_model", "value_per_nat"]);
 
-function readAgent(source, where) {
+function readAgent(source, where, finalizer) {
   const fields = fieldsOf(source, where, AGENT_FIELDS);
   const name = text(fields, "name", where);
   const id = fields.has("id") ? text(fields, "id", where) : name;
   if (!fields.has("prompt") || fields.has("offer")) text(fields, "offer", where);
-  if (!fields.has("bid")) throw new Error(`${where}.bid is missing`);
-  const bid = micros(fields.get("bid"), `${where}.bid`);
+  if (!fields.has("bid") && !finalizer) throw new Error(`${where}.bid is missing`);
+  const bid = micros(fields.has("bid") ? fields.get("bid") : 0n, `${where}.bid`);
+  const value = fields.get("value_per_nat") ?? null;
+  const valuePerNat = value === null ? MICROS : micros(value, `${where}.value_per_nat`);
   const budget = (fields.get("budget") ?? null) === null ? null : micros(fields.get("budget"), `${where}.budget`);
   const prompts = ["system_prompt", "prompt"].filter((name) => (fields.get(name) ?? null) !== null);
   for (const name of prompts) text(fields, name, where, { isLine: name === "system_prompt" });
   const hasOwnModel = fields.get("own_model") ?? false;
   if (typeof hasOwnModel !== "boolean") throw new Error(`${where}.own_model must be true or false`);
   if (hasOwnModel && prompts.length) throw new Error(`${where} runs its own model: a prompt for it would be read by nobody`);
-  return { id, bid, budget, hasOwnModel };
-}
-
-function fieldsOf(source, where, allowed) {
-  if (!(source instanceof Map)) throw new Error(`${where} must be a mapping of fields`);
-  for (const name of source.keys()) if (!allowed.has(name)) throw new Error(`${where}.${name} is not a field that is known here`);
-  return source;
-}
-
-export const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"; // what Python calls one
-const AROUND = new RegExp(`^${SPACE}+|${SPACE}+$`, "g");
-
-function text(fields, name, where, { isLine = true } = {}) {
-  const value = fields.get(name);
-  const bare = typeof value === "string" ? value.replace(AROUND, "") : "";
-  if (!bare) throw new Error(`${where}.${name} must be text`);
-  if ([...value].length > MAX_TEXT) throw new Error(`${where}.${name} is too long`);
-  if (isLine && /[\u0000-\u001f\u007f\u2028\u2029]/.test(value)) throw new Error(`${where}.${name} is not one line`);
-  if (/\p{Surrogate}/u.test(value)) throw new Error(`${where}.${name} holds a lone surrogate`);
-  return isLine ? bare : value;
-}
-
-/** Whole micros of an amount of currency, exactly. */
-function micros(amount, where) {
-  const isAmount = typeof amount === "string" || typeof amount === "bigint" || typeof amount === "number";
-  const written = isAmount ? String(amount).replace(AROUND, "").replaceAll("_", "") : "";
-  const found = /^([+-]?)([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,18}))?$/.exec(written);
-  if (!found || !(found[2] + found[3])) throw new Error(`${where} must be a decimal amount of currency`);
-  const digits = (found[2] + found[3]).replace(/^0+/, "");
-  if (!digits) return 0n;
-  if (found[1] === "-") throw new Error(`${where} must be zero or more`);
-  const bare = digits.replace(/0+$/, "");
-  const power = Number(found[4] ?? 0) - found[3].length + 6 + (digits.length - bare.length);
-  if (power < 0) throw new Error(`${where} is finer than one micro`);
-  if (bare.length + power > 16) throw new Error(`${where} is too large`);
-  const value = BigInt(bare) * 10n ** BigInt(power);
-  if (value > MAX_MICROS) throw new Error(`${where} is too large`);
-  return value;
+  return { id, bid, budget, hasOwnModel, valuePerNat };
 }
 
 function checkAgents(agents) {

@@ -1,10 +1,12 @@
 /** Where one auction stands while its receipt is read: bids, budgets, charges, text (engine/auction.py, engine/finish.py). */
 
 import { same, toFloat } from "./numbers.js";
-import { SPACE } from "./spec.js";
+import { SPACE } from "./spec_fields.js";
 
 const MAX_MICROS = 10n ** 15n;
 const END = new RegExp(`(?<![0-9])[.!?…]+["'”’)\\]]*(?=${SPACE}|$)|[。！？]`, "g"); // as engine/sentences.py
+
+export const countSentences = (text) => (text.match(END) ?? []).length;
 
 export class Standing {
   text = "";
@@ -29,7 +31,7 @@ export class Standing {
   /** The finish reason for which no token may follow; empty where one may. */
   get limitReached() {
     const { max_sentences: maxSentences, max_tokens: maxTokens } = this.spec;
-    if (maxSentences !== null && (this.text.match(END) ?? []).length >= maxSentences) return "sentences";
+    if (maxSentences !== null && countSentences(this.text) >= maxSentences) return "sentences";
     return this.numTokens >= maxTokens ? "max_tokens" : "";
   }
 
@@ -57,20 +59,33 @@ export class Standing {
   /** Take in one step; what it costs every row. */
   record(token, text, owed) {
     if (typeof text !== "string") throw new TypeError("a step's text is no text");
+    this.tokenIds.push(token);
+    this.text += text;
+    return this.#charge(owed);
+  }
+
+  /** Take in a whole text that was chosen among candidates; what that costs every row. */
+  choose(tokenIds, text, owed) {
+    this.tokenIds = tokenIds;
+    this.text = text;
+    return this.#charge(owed);
+  }
+
+  #charge(owed) {
     const before = this.totals;
     const payments = owed.map(toFloat).map((payment, row) => {
       const left = this.budgets[row] === null ? Infinity : this.budgets[row] - before[row];
       return payment <= left ? payment : Number(left);
     });
     this.exactMicros = this.exactMicros.map((exact, row) => exact + payments[row]);
-    this.tokenIds.push(token);
-    this.text += text;
     const charges = this.totals.map((after, row) => after - before[row]);
     return { payments, charges, clipped: payments.map((paid, row) => !same(paid, owed[row])) };
   }
 
   /** Remember what in a step takes the auction out of its guarantee. */
   noteVoids(line) {
+    if ((line.get("clipped") ?? []).some(Boolean)) this.voids.add("a payment was clipped to a budget");
+    if (this.spec.finalizer) return;
     const [bids, effective, status] = ["bids", "effective", "status"].map((name) => line.get(name));
     const first = this.spec.agents.map((agent) => agent.bid);
     if (!same(bids.slice(0, first.length), first)) this.voids.add("a bid changed in mid-text");
@@ -78,7 +93,6 @@ export class Standing {
     const isCut = status.some((each, row) => each === "budget_spent" || (each === "bid" && effective[row] < bids[row]));
     if (isCut) this.voids.add("a budget cut a bid");
     if ((line.get("report_hashes") ?? []).some(Boolean)) this.voids.add("an agent reported its own distribution");
-    if (line.get("clipped").some(Boolean)) this.voids.add("a payment was clipped to a budget");
   }
 
   /** Whether the auction may have ended for this reason; undefined for a reason that is none. */
