@@ -56,6 +56,7 @@ class GroupCommit:
         self._has_some = asyncio.Event()
         self._is_due = asyncio.Event()
         self._is_closing = False
+        self.failure: asyncio.Future[None] = self._loop.create_future()  # has the error that ended all writing
         self._failure: LedgerError | None = None
         self._task = self._loop.create_task(self._run())
 
@@ -112,6 +113,8 @@ class GroupCommit:
             reason = str(error).partition("\n")[0]
             self._failure = LedgerError("failed", f"the ledger cannot be written any more: {reason}")
             self._failure.__cause__ = error
+            self.failure.set_exception(self._failure)
+            self.failure.exception()  # whoever waits for nothing but his own write need not look
             outcomes = [(waiting, None, self._failure) for waiting in (*batch, *self._waiting)]
             self._waiting.clear()
         for waiting, value, refusal in outcomes:

@@ -84,6 +84,7 @@ class House:
         self._idle = asyncio.Event()
         self._idle.set()
         self.thread.ended.add_done_callback(self._note)
+        self.ledger.failure.add_done_callback(self._note)
 
     # --- Creating ------------------------------------------------------------------------------------------------
 

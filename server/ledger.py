@@ -58,6 +58,7 @@ class Ledger:
         self._is_visit = is_visit
         self._journal = Journal()
         self._commits = GroupCommit(database, self._journal.flush, self._journal.forget)
+        self.failure = self._commits.failure  # raises what ended all writing, when it does
 
     @classmethod
     async def open(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -35,7 +35,7 @@ STARTING = "57P03"
 class Address:
     """Where a database is, and how it is called where people can read it."""
 
-    dsn: str  # with the password, if there is one
+    dsn: str = field(repr=False)  # with the password, if there is one
     name: str
 
     @classmethod

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.event import listens_for
 from tests.server.toy_server import FUNDS, PacedModel, ToyServer, collect, in_stream, spec_of, step_until
 
+from tokenauction.clients.client import ServerError
 from tokenauction.engine.errors import InvalidSpec
 from tokenauction.engine.verification import verify
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.hub import MAX_LAG, WINDOW, Channel, Reader, Viewpoint
+from tokenauction.server.ledger import LedgerError
 from tokenauction.server.refusal import Refused
 
 Start = Callable[..., Any]
@@ -173,3 +177,17 @@ async def test_other_model_settles_on_what_is_durable(start: Start) -> None:
     assert verify(lines).holds
     assert [event["code"] for event in events if event["type"] == "error"] == ["not_resumed"]
     assert events[-1]["finish_reason"] == "cancelled" and 0 < events[-1]["num_tokens"] < 20
+
+
+async def test_ledger_that_cannot_be_written_ends_the_server_though_no_auction_runs(start: Start) -> None:
+    with pytest.raises(LedgerError, match="no space left"):
+        async with start() as server:
+
+            @listens_for(server.ledger._database.writer, "commit")
+            def fail(_: Connection) -> None:
+                raise OSError("no space left on device")
+
+            with pytest.raises(ServerError) as refused:
+                await server.client().begin(spec_of("0.002"))
+            assert refused.value.code == "failed"
+            await asyncio.wait([server.serving])

@@ -354,3 +354,15 @@ async def test_watchers_of_an_auction_notice_no_crash_of_postgresql(mortal: Post
         assert {event["epoch"] for event in events} == {events[0]["epoch"]}
         assert events[-1]["type"] == "auction.settled" and events[-1]["num_tokens"] == 400
     await check(url, [auction_id])
+
+
+async def test_ledger_closes_without_a_word_when_postgresql_is_gone(
+    mortal: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = await Ledger.open(mortal.url(await mortal.new_database()))
+    await ledger.deposit("palm", 1, "wire 1")
+    await asyncio.gather(*(ledger.balances() for _ in range(8)))
+    mortal.kill()
+    await ledger.close()
+    mortal.start()
+    assert caplog.text == ""
