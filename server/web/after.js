@@ -5,6 +5,8 @@ import { plainOf } from "./plain.js";
 import { sweepOf } from "./sweep.js";
 import { verdictOf } from "./verdict.js";
 
+const SWEPT_TOKENS = 64;
+
 /** The cards, in order; those that need numbers which this viewer may not see are left out. */
 export function afterOf(client, id, transcript, sides) {
   const { created, settled } = transcript;
@@ -19,8 +21,8 @@ export function afterOf(client, id, transcript, sides) {
   return [plain, verdict, landscape, sweep];
 }
 
-/** The spec that would begin this auction again. */
+/** The spec that would begin this auction again, with texts as short as a sweep may have. */
 function specOf(spec) {
-  const { seed: _, ...rest } = spec;
+  const { seed: _, ...rest } = { ...spec, max_tokens: Math.min(spec.max_tokens, SWEPT_TOKENS) };
   return Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== null));
 }

@@ -115,7 +115,8 @@ export class Auction {
   #begin(created) {
     this.sides = sidesOf(created);
     const { currency } = created.spec;
-    for (const part of [this.#written, this.#ribbon, this.#looking, this.#payments]) part.begin(this.sides, currency);
+    this.#ribbon.begin(this.sides, created.spec);
+    for (const part of [this.#written, this.#looking, this.#payments]) part.begin(this.sides, currency);
     this.#bidders.begin(this.sides, currency, this.#mayBid);
     if (created.spec.mechanism === "softmax") this.#candidates.begin(this.sides, currency);
     this.#head.begin(created);

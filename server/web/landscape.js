@@ -55,7 +55,7 @@ function options(ink, side, currency, own) {
     cursor: { show: false },
     scales: { x: { time: false }, y: { range: (_, low, high) => [0, high * 1.05 || 0.001] }, share: { range: [0, 1] } },
     axes: [
-      axis(ink, { values: amounts, size: 44, label: "own bid per token" }),
+      axis(ink, { values: amounts, size: 30, label: "own bid per token" }),
       axis(ink, { values: amounts, size: 62 }),
       axis(ink, { values: (_, ticks) => ticks.map(percent), side: 1, scale: "share", size: 48 }),
     ],

@@ -62,7 +62,7 @@ export class Looking {
         const paid = money(agent.exact_payment_micros, this.#currency);
         const other = agent.counterfactual_text;
         if (other === null || other === undefined || agent.exact_critical_bid_micros === null) return `${short(name)} pays ${paid}.`;
-        return `${short(name)} changed it, and pays ${paid}: below that bid, “${visible(other)}” would have come.`;
+        return `${short(name)} changed it, and pays ${paid}: below that bid, “${plain(other)}” would have come.`;
       })
       .join(" ");
   }
@@ -84,10 +84,10 @@ export class Looking {
   }
 
   #table(token) {
-    const heads = ["", "Weight", "Share", "Wanted it", "Without it", "Critical bid", "Pays", "Would have come"];
+    const heads = ["", "Weight", "Share", "Wanted it", "Without it", "Critical bid", "Pays", "Otherwise"];
     const rows = token.agents.map((agent) => {
       const side = this.#byId.get(agent.id);
-      const { currency } = { currency: this.#currency };
+      const currency = this.#currency;
       const weight = agent.status === "bid" || agent.status === "reference" ? price(agent.effective_bid_micros, currency) : STATUS[agent.status];
       const critical = agent.exact_critical_bid_micros;
       const other = agent.counterfactual_text;
@@ -148,6 +148,11 @@ function cell(text) {
 export function visible(text) {
   if (text === "") return "⟨end or half a sign⟩";
   return text.replace(/\n/g, "↵").replace(/^ | $/g, "·");
+}
+
+/** A token within a sentence. */
+function plain(text) {
+  return text.trim() || visible(text);
 }
 
 function short(name) {

@@ -4,11 +4,13 @@ import { el } from "./dom.js";
 import { colour } from "./sides.js";
 
 const MOST_COLUMNS = 400; // beyond it a column stands for several tokens
+const FIRST_COLUMNS = 64;
 
 export class Ribbon {
   #canvas = el("canvas", { "aria-hidden": "true" });
   #sides = [];
   #columns = []; // per token: the shares, in the order of the sides
+  #place = FIRST_COLUMNS; // for so many columns there is room from the start
   #shown = -1;
 
   constructor() {
@@ -17,8 +19,9 @@ export class Ribbon {
     this.#watchSize();
   }
 
-  begin(sides) {
+  begin(sides, { max_tokens: maxTokens }) {
     this.#sides = sides;
+    this.#place = Math.min(maxTokens ?? MOST_COLUMNS, FIRST_COLUMNS);
   }
 
   update(transcript) {
@@ -43,7 +46,7 @@ export class Ribbon {
     this.#shown = this.#columns.length;
     const group = Math.ceil(this.#columns.length / MOST_COLUMNS);
     const num = Math.ceil(this.#columns.length / group);
-    const step = Math.min(18, width / Math.max(num, 24));
+    const step = width / Math.max(num, this.#place);
     const colours = this.#sides.map((side) => colour(side));
     for (let at = 0; at < num; at += 1) {
       const columns = this.#columns.slice(at * group, (at + 1) * group);
