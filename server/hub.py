@@ -39,6 +39,7 @@ class Published:
     event: Mapping[str, Any]
     texts: dict[Viewpoint, str] = field(default_factory=dict)
     frames: dict[Viewpoint, bytes] = field(default_factory=dict)
+    bills: dict[Viewpoint, list[str]] = field(default_factory=dict)
 
     @property
     def seq(self) -> int:
@@ -52,10 +53,19 @@ class Published:
         return self.texts[viewpoint]
 
     def frame(self, viewpoint: Viewpoint) -> bytes:
-        """The same as a WebSocket message."""
+        """The same as a WebSocket message, behind the bills that come with it."""
         if viewpoint not in self.frames:
-            self.frames[viewpoint] = text_frame(self.text(viewpoint).encode())
+            texts = (*self.bill(viewpoint), self.text(viewpoint))
+            self.frames[viewpoint] = b"".join(text_frame(text.encode()) for text in texts)
         return self.frames[viewpoint]
+
+    def bill(self, viewpoint: Viewpoint) -> list[str]:
+        """The `payment.posted` that this viewpoint gets in front of the event."""
+        if self.event["type"] != "auction.settled":
+            return []
+        if viewpoint not in self.bills:
+            self.bills[viewpoint] = payments(self.event, viewpoint)
+        return self.bills[viewpoint]
 
 
 def encode_view(event: Mapping[str, Any], viewpoint: Viewpoint, *, is_settled: bool) -> str:
@@ -104,9 +114,8 @@ class Reader:
     is_live: bool = False  # it has caught up once: from then on it must keep up
 
     def is_next(self, published: Published) -> bool:
-        """Whether it can be pushed this event: it has everything before it, and the last event takes a bill along."""
-        is_last = published.event["type"] == "auction.settled"
-        return self.is_live and self.after_seq == published.seq - 1 and not is_last
+        """Whether it has caught up and has everything before this event."""
+        return self.is_live and self.after_seq == published.seq - 1
 
     @property
     def has_overflowed(self) -> bool:
@@ -128,10 +137,8 @@ class Reader:
         if found:
             self.after_seq = found[-1].seq
         self.is_live = self.is_live or self.after_seq >= self.channel.last_seq
-        last = found[-1].event if found else {"type": ""}
-        billed = payments(last, self.viewpoint) if last["type"] == "auction.settled" else []
-        texts = [published.text(self.viewpoint) for published in found]
-        return [*texts[:-1], *billed, *texts[-1:]]
+        viewpoint = self.viewpoint
+        return [text for published in found for text in (*published.bill(viewpoint), published.text(viewpoint))]
 
 
 @dataclass(eq=False)

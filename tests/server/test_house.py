@@ -76,6 +76,38 @@ def test_agent_without_a_budget_has_declared_its_bid_for_every_token() -> None:
     assert AuctionRequest.from_mapping(request.to_mapping()) == request
 
 
+def test_last_event_is_framed_behind_the_bill_of_whoever_reads_it() -> None:
+    channel = Channel("a")
+    agents = [{"id": name, "total_micros": 5, "total": "0.000005"} for name in ("alpha", "beta")]
+    settled = {"type": "auction.settled", "posted": True, "currency": "USD", "receipt_head": "h", "agents": agents}
+    channel.publish({**event_of(0), **settled})
+    published = channel.window[0]
+    frame = published.frame(Viewpoint("bidder", "alpha"))
+    assert frame.index(b"payment.posted") < frame.index(b"auction.settled") and b"beta" not in frame
+    assert b"payment.posted" not in published.frame(Viewpoint("public"))
+    assert published.frame(Viewpoint("admin")).count(b"payment.posted") == 2
+    assert published.bill(Viewpoint("admin")) is published.bill(Viewpoint("admin"))
+
+
+def test_reader_is_pushed_what_is_next_and_woken_for_anything_else() -> None:
+    channel, pushed, woken = Channel("a"), [], []
+
+    def push(reader: Reader, published: Any) -> bool:
+        pushed.append(published.seq)
+        return published.seq != 2
+
+    reader = Reader(channel, Viewpoint("admin"), -1, lambda: woken.append(channel.last_seq), push)
+    channel.readers.add(reader)
+    channel.publish(event_of(0))  # it has not caught up yet
+    assert (pushed, woken) == ([], [0]) and len(reader.take(9) or []) == 1
+    for seq in (1, 2, 3):
+        channel.publish(event_of(seq))
+    assert (pushed, woken, reader.after_seq) == ([1, 2], [0, 2, 3], 1)
+    assert len(reader.take(9) or []) == 2
+    channel.publish(event_of(4))
+    assert pushed == [1, 2, 4] and reader.after_seq == 4
+
+
 async def test_last_of_two_bids_counts_whatever_their_commits_do(start: Start) -> None:
     async with start(is_paced=True) as server:
         auction_id = (await server.client().begin(spec_of("0.002", "0.002", max_tokens=30)))["auction_id"]
