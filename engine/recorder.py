@@ -17,6 +17,7 @@ from tokenauction.engine.events import Event
 from tokenauction.engine.money import from_micros
 from tokenauction.engine.outcome import StepOutcome
 from tokenauction.engine.provenance import Provenance
+from tokenauction.engine.randomness import uniform
 from tokenauction.engine.receipt import Line, header_line, next_line, pack_distribution, voided_by
 from tokenauction.engine.report import Report
 from tokenauction.engine.seed import Seed
@@ -95,6 +96,8 @@ class Recorder:
             fields["agents"][self.auction.spec.row_ids.index(row_id)]["report_hash"] = report.hash
         if self.auction.spec.top_tokens:
             fields["top_tokens"] = self._top_tokens(outcome)
+            if outcome.cdf_below is not None:
+                fields["draw"] = _draw(key, outcome)
         event = self._event("auction.token", fields)
         line = (self.receipt[-1],)
         return replace(event, distributions=outcome.distributions, aggregate=outcome.aggregate, receipt=line)
@@ -201,6 +204,13 @@ class Recorder:
         ]
         agents = dict(zip(self.auction.spec.row_ids, tables[1:], strict=True))
         return {"aggregate": tables[0], "agents": agents}
+
+
+def _draw(key: bytes, outcome: StepOutcome) -> dict[str, Any]:
+    """How the coupled sampler came to its token, cdf_below <= uniform < cdf_below + q, and to v, which prices it."""
+    chance = uniform(key, "price")
+    below, threshold = outcome.cdf_below, chance * outcome.q
+    return {"uniform": uniform(key, "token"), "cdf_below": below, "price_uniform": chance, "price_threshold": threshold}
 
 
 def _guarantee_fields(auction: Auction) -> dict[str, Any]:

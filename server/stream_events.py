@@ -101,6 +101,7 @@ class AuctionToken(StreamEvent, tag="auction.token", frozen=True, kw_only=True):
     receipt_head: str
     latency_ms: float
     top_tokens: dict[str, Any] | UnsetType = UNSET
+    draw: dict[str, float] | UnsetType = UNSET
 
 
 class CandidatesProgress(StreamEvent, tag="candidates.progress", frozen=True, kw_only=True):

@@ -65,7 +65,7 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.token", "agents[].report_hash", "--", "oo", "++", "++"),
     Row("auction.token", "agents[].probability agents[].probability_without agents[].tv", "--", "--", "++", "++"),
     Row("auction.token", "agents[].counterfactual_token_id agents[].counterfactual_text", "--", "--", "++", "++"),
-    Row("auction.token", "probability top_tokens key", "--", "--", "++", "++"),
+    Row("auction.token", "probability top_tokens draw key", "--", "--", "++", "++"),
     Row("candidates.progress", "num_done num_candidates num_tokens", "++", "++", "++", "++"),
     Row("candidate.completed", "index num_tokens finish_reason text receipt_head", "++", "++", "++", "++"),
     Row("candidate.completed", "log_proposal", "--", "--", "++", "++"),

@@ -330,6 +330,9 @@ def test_decoder_obeys_the_policy_in_every_row(world: World, spec_of: Spec) -> N
 def test_decoder_shows_the_likeliest_tokens_of_every_distribution(world: World, spec_of: Spec) -> None:
     token = world.run(spec_of(1000, 2000, top_tokens=4))[1]
     top = token.fields["top_tokens"]
+    draw = token.fields["draw"]
+    assert draw["cdf_below"] <= draw["uniform"] < draw["cdf_below"] + token.fields["probability"]
+    assert draw["price_threshold"] == draw["price_uniform"] * token.fields["probability"]
     assert token.aggregate is not None
     assert set(top["agents"]) == {"agent0", "agent1"}
     for table, row in ((top["aggregate"], token.aggregate), (top["agents"]["agent1"], token.distributions[1])):  # type: ignore[index]
