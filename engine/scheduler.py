@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
+from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -71,6 +72,7 @@ class Scheduler(Generic[T]):
     reading: list[T] = field(default_factory=list)
     running: list[T] = field(default_factory=list)
     num_preemptions: int = 0
+    model_seconds: float = 0.0  # that callers of `wait` and `step` have waited for the model, in all
     is_full: bool = False  # the next in line found no room, and nobody has left since
     _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "tokenauction-step"))
     _ahead: Future[_Step[T]] | None = None
@@ -166,6 +168,7 @@ class Scheduler(Generic[T]):
 
     def _computed(self, compute: Callable[[], R]) -> R:
         """What the model computes. If it fails, whoever has rows is computed anew from the start, when it does not."""
+        began = perf_counter()
         try:
             return compute()
         except BaseException:
@@ -175,6 +178,8 @@ class Scheduler(Generic[T]):
                 self.waiting.appendleft(auction)
             self.running, self.reading = [], []
             raise
+        finally:
+            self.model_seconds += perf_counter() - began
 
     def _give_back(self, auction: T) -> None:
         """Free an auction's rows, if it has any."""

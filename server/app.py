@@ -5,6 +5,7 @@
     /v1/…         REST            /healthz  alive            /readyz  takes new auctions
     /, /page/…    the page        /client/… its client (pages.py)
     /openapi.json, /docs          the document of the REST half
+    /metrics      for Prometheus (rest_metrics.py)
 
 A handshake that is refused gets a status and the same body as any error. It must not know uvicorn.
 """
@@ -32,6 +33,7 @@ from tokenauction.server.bidding import Bidding
 from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.connection import Connection
 from tokenauction.server.context import Context
+from tokenauction.server.gauges import Gauges
 from tokenauction.server.house import RETRY_SECONDS, House
 from tokenauction.server.open_streams import OpenStreams
 from tokenauction.server.pages import Pages
@@ -43,6 +45,7 @@ from tokenauction.server.request_body import MAX_BODY, MAX_CHAT_BODY, RequestBod
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.rest import router, status_of
 from tokenauction.server.rest_access import router as access_router
+from tokenauction.server.rest_metrics import router as metrics_router
 from tokenauction.server.session import Session
 from tokenauction.server.studies import Studies
 from tokenauction.server.study_rest import router as study_router
@@ -83,6 +86,7 @@ class App:
         rates = Rates(settings.requests_per_second, settings.request_burst)
         parts = (Bidding(house), Catalogue(house), doorkeeper, self.peers, rates, Studies(house))
         self.context = Context(house, *parts, settings.presets, streams)
+        house.telemetry.metrics.registry.register(Gauges(self.context))
         self.is_ready = False
         self._rest = _rest(self)
 
@@ -199,6 +203,7 @@ def _rest(app: App) -> FastAPI:
     rest.include_router(router)
     rest.include_router(access_router)
     rest.include_router(study_router)
+    rest.include_router(metrics_router)
     rest.include_router(chat.router)
     rest.include_router(event_stream.router)
 

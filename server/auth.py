@@ -3,6 +3,7 @@
     watch   read every public stream
     chat    begin auctions from the server's presets (chat.py), and nothing else
     bid     the same, and act for one agent, or for any where the token names none
+    metrics read the server's own numbers (/metrics), and nothing else
     admin   everything: create auctions, read every number, accounts, tokens
 
 A token goes in `Authorization: Bearer …`. A browser cannot send that header with a WebSocket: it gets a ticket by POST
@@ -19,7 +20,7 @@ from typing import Protocol
 
 from tokenauction.server.refusal import Refused
 
-SCOPES = frozenset({"watch", "chat", "bid", "admin"})
+SCOPES = frozenset({"watch", "chat", "bid", "metrics", "admin"})
 SUBPROTOCOL = "tokenauction.v1"
 TICKET_PREFIX = "ticket."
 TICKET_SECONDS = 60.0

@@ -7,6 +7,7 @@ agent.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -87,6 +88,7 @@ class Bidding:
             raise Refused("joining_closed", f"the time to join {live.auction_id} ended meanwhile")
         live.applied[agent.id] = order
         live.agents[agent.id] = agent
+        self.house.telemetry.joined(live.auction_id, agent.id)
 
     async def bid(
         self, auction_id: str, agent_id: str, bid_micros: int, bid_id: str | None = None, *, is_back: bool = False
@@ -98,7 +100,8 @@ class Bidding:
 
         Raises Refused (not_live, unknown_agent, left) and the ledger's errors.
         """
-        live = self.house.find_live(auction_id)
+        live, loop = self.house.find_live(auction_id), asyncio.get_running_loop()
+        began = loop.time()
         if agent_id not in live.agents:
             raise Refused("unknown_agent", f"{agent_id!r} takes no part in {auction_id}")
         if agent_id in live.left:
@@ -116,9 +119,11 @@ class Bidding:
             if order > live.applied.get(agent_id, -1) and agent_id in live.agents:
                 live.applied[agent_id] = order
                 live.agents[agent_id] = replace(live.agents[agent_id], bid_micros=bid_micros)
-            return 0 if key is None else live.answers.setdefault(key, 0)
-        await live.started.wait()
-        step: int = await self._between_steps(live, partial(_apply, live, agent_id, bid_micros, order, is_back))
+            step = 0
+        else:
+            await live.started.wait()
+            step = await self._between_steps(live, partial(_apply, live, agent_id, bid_micros, order, is_back))
+        self.house.telemetry.bid(auction_id, agent_id, loop.time() - began)
         return step if key is None else live.answers.setdefault(key, step)
 
     async def leave(self, auction_id: str, agent_id: str) -> int:

@@ -9,7 +9,6 @@ closed with 4008; whoever does not even take that within SEND_SECONDS is cut off
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import uuid
 from collections import deque
@@ -22,6 +21,7 @@ from tokenauction.server.catalogue import Catalogue
 from tokenauction.server.circuit_breaker import CircuitBreaker
 from tokenauction.server.hub import Published, Reader
 from tokenauction.server.legality import EXPIRED, SESSION_CODES
+from tokenauction.server.log import logger
 from tokenauction.server.own_agents import OwnAgents
 from tokenauction.server.refusal import Refused
 from tokenauction.server.requests import EXPECTED, Requests
@@ -44,8 +44,7 @@ BATCH = 64  # events of one stream in a row
 
 CLOSE_GOING_AWAY, CLOSE_TOO_SLOW = 1001, 4008
 
-
-log = logging.getLogger("tokenauction.server")
+log = logger()
 
 
 class Socket(Protocol):
@@ -137,10 +136,16 @@ class Connection:
     def reply(self, message: ServerMessage) -> None:
         """Queue an answer; a peer with too many of them does not read."""
         if len(self._replies) >= MAX_REPLIES:
-            self._close(CLOSE_TOO_SLOW, "answers are not read")
+            self._drop("answers are not read")
         else:
             self._replies.append(encode(message).decode())
         self._wake.set()
+
+    def _drop(self, reason: str) -> None:
+        """The peer does not read."""
+        if self._closing is None:
+            self.requests.house.telemetry.dropped(self.session_id, is_agent=bool(self.own.by_auction), reason=reason)
+        self._close(CLOSE_TOO_SLOW, reason)
 
     def _close(self, code: int, reason: str) -> None:
         self._closing = self._closing or (code, reason)
@@ -180,7 +185,7 @@ class Connection:
         except EXPECTED as error:
             self._refuse(message, error.code, str(error))
         except Exception:  # a defect of ours must not end what runs for others
-            log.exception("a %s could not be answered", type(message).__name__)
+            log.exception("a message could not be answered", kind=type(message).__name__, session_id=self.session_id)
             self._refuse(message, "internal", "the server failed at this; nothing is known of its effect")
         else:
             self.session.answer(message, accepted=True)
@@ -239,6 +244,7 @@ class Connection:
                 async with asyncio.timeout(SEND_SECONDS):
                     num_left = await self._write_some()
             except TimeoutError:
+                self._drop("what is sent is not taken")
                 self.abort()
                 return
             if num_left:
@@ -279,7 +285,7 @@ class Connection:
         if not agents:
             for notice in self.catalogue.gap(reader, self.requests.stamp):
                 await self._send(encode(notice).decode())
-        self._close(CLOSE_TOO_SLOW, "events are not read as fast as they come; resume with after_seq")
+        self._drop("events are not read as fast as they come; resume with after_seq")
 
     async def _send(self, text: str) -> None:
         await self.socket.send({"type": "websocket.send", "text": text})

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tokenauction.engine.decoder import Decoder
@@ -26,13 +28,32 @@ class DecoderStopped(Exception):
     """The decoder's thread has ended, by `stop` or by an error of ours; nothing is decoded any more."""
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """What one step took."""
+
+    seconds: float
+    model_seconds: float  # of them, in which the decoder waited for the model
+    num_rows: int  # of the model that were taken
+    max_rows: int
+
+
 class DecodingThread:
     """Drives one decoder; every method is called on the event loop."""
 
-    def __init__(self, decoder: Decoder, on_events: Callable[[Sequence[Event]], None]) -> None:
-        """`on_events` is called on the loop with each step's events; it, or what it starts, calls `release` once."""
+    def __init__(
+        self,
+        decoder: Decoder,
+        on_events: Callable[[Sequence[Event]], None],
+        on_step: Callable[[StepTimes, Sequence[Event]], None] = lambda times, events: None,
+    ) -> None:
+        """`on_events` is called on the loop with each step's events; it, or what it starts, calls `release` once.
+
+        `on_step` is called before it, with what the step took.
+        """
         self.decoder = decoder
         self.on_events = on_events
+        self.on_step = on_step
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._wake = threading.Condition()
@@ -63,6 +84,16 @@ class DecodingThread:
             self._num_ahead -= 1
             self._wake.notify()
 
+    @property
+    def num_ahead(self) -> int:
+        """Steps whose events the loop has not let go of."""
+        return self._num_ahead
+
+    @property
+    def num_commands(self) -> int:
+        """Calls that wait for the step in progress to end."""
+        return len(self._commands)
+
     async def stop(self) -> None:
         """End the thread behind the step in progress, whatever waits; returns when it has ended."""
         with self._wake:
@@ -74,11 +105,11 @@ class DecodingThread:
         error: BaseException | None = None
         try:
             while self._next():
-                events = self.decoder.step()
+                times, events = self._step()
                 if events:
                     with self._wake:
                         self._num_ahead += 1
-                    self._loop.call_soon_threadsafe(self.on_events, events)
+                    self._loop.call_soon_threadsafe(self._tell, times, events)
         except BaseException as caught:  # noqa: BLE001  # the loop must hear of it, whatever it is
             error = caught
         with self._wake:
@@ -91,6 +122,18 @@ class DecodingThread:
             self._loop.call_soon_threadsafe(_answer, self.ended, None)
         else:
             self._loop.call_soon_threadsafe(_fail, self.ended, error)
+
+    def _step(self) -> tuple[StepTimes, list[Event]]:
+        model, scheduler = self.decoder.model, self.decoder.scheduler
+        began, waited, num_free = time.perf_counter(), scheduler.model_seconds, model.free_rows
+        events = self.decoder.step()
+        seconds, waited = time.perf_counter() - began, scheduler.model_seconds - waited
+        num_rows = model.max_rows - min(num_free, model.free_rows)  # whoever has just ended had some
+        return StepTimes(seconds, waited, num_rows, model.max_rows), events
+
+    def _tell(self, times: StepTimes, events: Sequence[Event]) -> None:
+        self.on_step(times, events)
+        self.on_events(events)
 
     def _next(self) -> bool:
         """Run what was asked, wait for work; False when it is time to stop."""

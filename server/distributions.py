@@ -23,6 +23,7 @@ from tokenauction.server.circuit_breaker import CircuitBreaker
 from tokenauction.server.decoding import DecoderStopped, DecodingThread
 from tokenauction.server.live_auction import LiveAuction
 from tokenauction.server.refusal import Refused
+from tokenauction.server.telemetry import Telemetry
 
 MIN_PREFIX = 16  # hexadecimal digits of a vocabulary's hash that a report names at least
 
@@ -56,6 +57,7 @@ class _OpenStep:
     step: int
     timer: asyncio.TimerHandle
     asked: set[str]  # who has not answered yet
+    since: float  # loop time
     reports: dict[str, Report] = field(default_factory=dict)
 
 
@@ -63,12 +65,17 @@ class DistributionDesk:
     """Collects the distributions of all auctions of one house; every method is called on its event loop."""
 
     def __init__(
-        self, decoder: Decoder, thread: DecodingThread, spawn: Callable[[Coroutine[Any, Any, None]], None]
+        self,
+        decoder: Decoder,
+        thread: DecodingThread,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        telemetry: Telemetry,
     ) -> None:
         """`spawn` does something in the background; an error of it ends the server."""
         self.decoder = decoder
         self.thread = thread
         self.spawn = spawn
+        self.telemetry = telemetry
         self._agents: dict[str, dict[str, _Agent]] = {}  # by auction and id
         self._open: dict[str, _OpenStep] = {}  # by auction
 
@@ -93,13 +100,14 @@ class DistributionDesk:
         assert live.performance is not None, "a text that is written has a performance"
         token_ids = live.performance.token_ids[:step]
         tmax_ms = live.request.tmax_token_ms
-        timer = asyncio.get_running_loop().call_later(tmax_ms / 1000, self._time_out, live.auction_id, step)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(tmax_ms / 1000, self._time_out, live.auction_id, step)
         asked = {
             agent_id
             for agent_id, agent in agents.items()
             if agent.source is not None and agent_id not in live.left and agent.breaker.lets_through(step)
         }
-        self._open[live.auction_id] = _OpenStep(live, step, timer, asked)
+        self._open[live.auction_id] = _OpenStep(live, step, timer, asked, loop.time())
         for agent_id in sorted(asked):
             agent = agents[agent_id]
             assert agent.source is not None, "who is asked is there"
@@ -117,6 +125,7 @@ class DistributionDesk:
         waiting.reports[agent_id] = report
         waiting.asked.discard(agent_id)
         self._agents[auction_id][agent_id].breaker.answer()
+        self.telemetry.reported(asyncio.get_running_loop().time() - waiting.since)
         self._finish_if_complete(auction_id)
 
     def check_vocabulary(self, vocabulary_hash: str) -> None:
@@ -159,6 +168,8 @@ class DistributionDesk:
             agent = self._agents[waiting.live.auction_id][agent_id]
             if is_late:
                 agent.breaker.miss(waiting.step)
+                is_suspended = not agent.breaker.lets_through(waiting.step + 1)
+                self.telemetry.missed(waiting.live.auction_id, agent_id, is_suspended=is_suspended)
             if agent.source is not None:
                 missed = agent.breaker if is_late else None
                 agent.source.close_step(waiting.live.auction_id, agent_id, waiting.step, missed)

@@ -52,6 +52,8 @@ class GroupCommit:
         self._before_commit = before_commit
         self._forget = forget
         self._loop = asyncio.get_running_loop()
+        self.on_commit: Callable[[float, int], None] = lambda seconds, num_jobs: None  # told of every transaction
+        self._performed_at = 0.0  # when the last transaction's jobs were done: what is left is its commit
         self._waiting: deque[_Waiting] = deque()
         self._has_some = asyncio.Event()
         self._is_due = asyncio.Event()
@@ -74,6 +76,11 @@ class GroupCommit:
         if is_urgent or len(self._waiting) >= ENOUGH_JOBS:
             self._is_due.set()
         return answer
+
+    @property
+    def num_waiting(self) -> int:
+        """Jobs that wait for a transaction."""
+        return len(self._waiting)
 
     async def close(self) -> None:
         """Write what waits, and end; nothing is taken any more."""
@@ -117,6 +124,8 @@ class GroupCommit:
             self.failure.exception()  # whoever waits for nothing but his own write need not look
             outcomes = [(waiting, None, self._failure) for waiting in (*batch, *self._waiting)]
             self._waiting.clear()
+        else:
+            self.on_commit(self._loop.time() - self._performed_at, len(batch))
         for waiting, value, refusal in outcomes:
             if waiting.answer.done():
                 continue  # nobody waits for it any more
@@ -135,4 +144,5 @@ class GroupCommit:
             except LedgerError as refusal:
                 outcomes.append((waiting, None, refusal))
         self._before_commit(connection)
+        self._performed_at = self._loop.time()
         return outcomes

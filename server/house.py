@@ -37,6 +37,7 @@ from tokenauction.server.play_money import PlayMoney
 from tokenauction.server.ready import Prepare, ready
 from tokenauction.server.refusal import Refused
 from tokenauction.server.settlement import post
+from tokenauction.server.telemetry import Telemetry
 
 MAX_AUCTIONS = 256  # that join, run or settle at a time
 RETRY_SECONDS = 5  # what those are told who come too early or too late
@@ -62,6 +63,7 @@ class House:
         max_auctions: int = MAX_AUCTIONS,
         play_micros: int = 0,
         takes_seeds: bool = False,
+        telemetry: Telemetry | None = None,
     ) -> None:
         """`prepare(spec)` writes the prompts of a spec's rows and its policy; it is called in some thread.
 
@@ -77,8 +79,10 @@ class House:
         self.asides: dict[str, Callable[[Event], None]] = {}  # who hears of texts that are no auctions (studies.py)
         self.is_draining = False
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.thread = DecodingThread(decoder, self._take)
-        self.desk = DistributionDesk(decoder, self.thread, self.spawn)
+        self.telemetry = telemetry or Telemetry()
+        ledger.watch_commits(self.telemetry.committed)
+        self.thread = DecodingThread(decoder, self._take, self.telemetry.stepped)
+        self.desk = DistributionDesk(decoder, self.thread, self.spawn, self.telemetry)
         self._num_creating = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -95,9 +99,7 @@ class House:
         (insufficient_funds, idempotency_conflict).
         """
         if self.is_draining:
-            raise Refused(
-                "draining", f"the server takes no new auction: it is shutting down; try another in {RETRY_SECONDS} s"
-            )
+            raise Refused("draining", f"the server is shutting down: try another one, or this in {RETRY_SECONDS} s")
         request = AuctionRequest.from_mapping(source)
         if request.template.seed is not None and not self.takes_seeds:
             raise Refused("seed_given", "this server draws its seeds itself: who knew one could tell bids from hashes")
@@ -136,6 +138,7 @@ class House:
         """From now on the auction is the house's."""
         self.live[live.auction_id] = live
         self._idle.clear()
+        self.telemetry.adopted(live)
 
     def new_live(self, auction_id: str, request: AuctionRequest, owner: str, seed: Seed) -> LiveAuction:
         """An auction that nobody knows of yet."""

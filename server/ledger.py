@@ -79,6 +79,15 @@ class Ledger:
         database = await open_database(url, is_visit=is_visit, synchronous=synchronous)
         return cls(database, clock, entropy, is_visit)
 
+    @property
+    def num_waiting(self) -> int:
+        """Writes that wait for a transaction."""
+        return self._commits.num_waiting
+
+    def watch_commits(self, told: Callable[[float, int], None]) -> None:
+        """From now on `told` hears of every transaction: the seconds its commit took, and how many writes it had."""
+        self._commits.on_commit = told
+
     async def close(self) -> None:
         """Write what waits, then let go of the database."""
         await self._commits.close()

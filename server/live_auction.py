@@ -22,6 +22,7 @@ from tokenauction.engine.spec import AgentSpec
 from tokenauction.server.auction_request import AuctionRequest, disclosure
 from tokenauction.server.hub import Channel
 from tokenauction.server.outcomes import Tally
+from tokenauction.server.telemetry import Telemetry
 
 
 class Phase(StrEnum):
@@ -34,7 +35,10 @@ class Phase(StrEnum):
 
 
 class Journal(Protocol):
-    """What a live auction asks of the ledger."""
+    """What a live auction asks of its house: the ledger, and to be watched."""
+
+    @property
+    def telemetry(self) -> Telemetry: ...
 
     def append(
         self, auction_id: str, epoch: int, seq: int, event: Mapping[str, Any], charges: Mapping[str, int] | None = None
@@ -111,6 +115,7 @@ class LiveAuction:
         if event["type"] == "stream.reset":
             self.resets.append((event["epoch"], event["seq"]))
         self.channel.publish({**event, "durable_seq": self.durable_seq})
+        self.journal.telemetry.shown(self, event)
 
     def numbered(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
         """The event as it goes on the wire, with outcomes; the first and the last say who paid for the text."""

@@ -17,7 +17,6 @@ so that a watcher drops what it saw beyond that. Bids that were accepted before 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,9 +32,10 @@ from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.house import House
 from tokenauction.server.ledger import AuctionRecord
 from tokenauction.server.live_auction import LiveAuction, Phase
+from tokenauction.server.log import logger
 from tokenauction.server.settlement import post
 
-log = logging.getLogger("tokenauction.server")
+log = logger()
 
 NOT_RESUMED = "not_resumed"  # code of the error event in front of such a settlement
 
@@ -52,7 +52,7 @@ async def recover(house: House) -> int:
             live = _restore(house, record)
             await _take_up_agents(house, live)
         except (TokenAuctionError, KeyError, TypeError, ValueError) as error:
-            log.error("%s is void: what it was created with cannot be read: %s", record.auction_id, error)
+            log.error("auction is void: it cannot be read", auction_id=record.auction_id, error=type(error).__name__)
             await _void_unreadable(house, record.auction_id, events)
             continue
         await _recover_one(house, live, events)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import uvicorn
 from tokenauction.server.app import App
 from tokenauction.server.house import House
 from tokenauction.server.listener import HttpProtocol, WebSocketProtocol, allow_many_files
+from tokenauction.server.log import logger
 from tokenauction.server.recovery import recover
 from tokenauction.server.wire import MAX_FRAME_BYTES
 
@@ -32,7 +32,7 @@ KEEP_ALIVE_SECONDS = 15
 PING_SECONDS = 20.0
 MAX_HEADER_BYTES = 16 * 1024
 
-log = logging.getLogger("tokenauction.server")
+log = logger()
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ async def serve(
     try:
         num_recovered = await recover(house)
         if num_recovered:
-            log.warning("%d auctions were open when the server stopped; they go on, or are settled", num_recovered)
+            log.warning("auctions were open when the server stopped: they go on, or are settled", number=num_recovered)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         house.spawn(app.peers.watch_tokens())
         app.is_ready = True

@@ -64,7 +64,7 @@ RANDOM_METHODS = frozenset("bernoulli bernoulli_ exponential_ geometric_ multino
 # The engine's only doors to the world, and what may pass through them. Nothing exempts a module from the random rules.
 WORLD_EXEMPTIONS: dict[str, frozenset[str]] = {
     "engine.decoder": frozenset({"asyncio", "time"}),  # awaits the model between steps and stamps events
-    "engine.scheduler": frozenset({"threading"}),  # the model's next step runs beside the record of the last
+    "engine.scheduler": frozenset({"threading", "time"}),  # the model runs beside the record; how long it is waited for
     "engine.fused_clearing": frozenset({"pathlib"}),  # names its C++, which models.compiler reads
     "engine.receipt": frozenset({"io", "open", "pathlib"}),  # writes and reads receipts
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import webbrowser
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tokenauction
 from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
@@ -28,8 +30,13 @@ from tokenauction.server.auth import Doorkeeper
 from tokenauction.server.house import House
 from tokenauction.server.ledger import Ledger
 from tokenauction.server.listener import listen
+from tokenauction.server.log import write_log
 from tokenauction.server.pages import Pages
 from tokenauction.server.serving import Limits, serve
+from tokenauction.server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from tokenauction.server.traces import Traces
 
 MAX_ROWS = 64
 PLAY_MICROS = 100_000_000  # of every new account on a server that anybody on this machine may use
@@ -46,10 +53,12 @@ class ServerChoice:
     is_open: bool  # no token is asked for
     play_micros: int
     shows_page: bool = False  # in the browser of whoever started it, if there is one
+    traces: Traces | None = None
 
 
 def serve_forever(settings: ServeSettings) -> None:
     """Load the model, then serve; returns after a drain. Raises InvalidInput for an open door to the world."""
+    write_log(sys.stderr, settings.log_format, settings.log_level)
     is_open = is_loopback(settings.host) if settings.auth is None else not settings.auth
     if is_open and not is_loopback(settings.host):
         how = "make tokens with: tokenauction token create"
@@ -59,7 +68,8 @@ def serve_forever(settings: ServeSettings) -> None:
     if settings.play_money is not None:
         play_micros = to_micros(settings.play_money, "--play-money")
     model = model_of(settings).load(max_rows=MAX_ROWS)
-    choice = ServerChoice(app, Limits(settings.drain_seconds), is_open, play_micros)
+    traces = _traces() if settings.traces else None
+    choice = ServerChoice(app, Limits(settings.drain_seconds), is_open, play_micros, traces=traces)
     asyncio.run(_serve(settings.host, settings.port, settings.ledger.get_secret_value(), model, choice))
 
 
@@ -70,6 +80,7 @@ def model_of(settings: ServeSettings) -> ModelChoice:
 
 def demo_on_a_page(choice: ModelChoice, port: int = 0) -> None:
     """Serve the page on 127.0.0.1 until Ctrl-C, with play money and a ledger that is thrown away."""
+    logging.getLogger("tokenauction.server").setLevel(logging.WARNING)  # who watches the page needs no lines
     model = choice.load(max_rows=MAX_ROWS)
     settings = ServerChoice(AppSettings(), Limits(drain_seconds=5), True, PLAY_MICROS, shows_page=True)
     with tempfile.TemporaryDirectory(prefix="tokenauction-") as folder:
@@ -88,10 +99,31 @@ async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, ch
     def prepare(spec: AuctionSpec) -> tuple[list[list[int]], Policy]:
         return prompts_for(spec, model.tokenizer), policy_for(spec, model.tokenizer)
 
-    house = House(new_decoder(model), prepare, ledger, play_micros=choice.play_micros, takes_seeds=choice.is_open)
+    house = House(
+        new_decoder(model),
+        prepare,
+        ledger,
+        play_micros=choice.play_micros,
+        takes_seeds=choice.is_open,
+        telemetry=Telemetry(choice.traces),
+    )
     doorkeeper = Doorkeeper(ledger, is_open=choice.is_open, entropy=os.urandom, clock=time.time)
     app = App(house, doorkeeper, choice.app, Pages.of(PAGE_FOLDERS))
-    await serve(house, app, listener, limits=choice.limits, on_ready=partial(_say_ready, shows_page=choice.shows_page))
+    try:
+        ready = partial(_say_ready, shows_page=choice.shows_page)
+        await serve(house, app, listener, limits=choice.limits, on_ready=ready)
+    finally:
+        if choice.traces is not None:
+            choice.traces.close()
+
+
+def _traces() -> Traces:
+    """Spans that go by OTLP; imported here alone, so that nobody else waits for it."""
+    try:
+        from tokenauction.server.traces import Traces, otlp_provider
+    except ImportError:
+        raise InvalidInput("--traces needs OpenTelemetry: pip install 'tokenauction[otel]'") from None
+    return Traces(otlp_provider())
 
 
 def _say_ready(url: str, *, shows_page: bool) -> None:

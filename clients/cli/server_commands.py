@@ -102,7 +102,7 @@ def agent(
 
 @token_app.command("create")
 def token_create(
-    scope: Annotated[list[str], typer.Option(help="watch, bid or admin; may be repeated.")],
+    scope: Annotated[list[str], typer.Option(help="watch, chat, bid, metrics or admin; may be repeated.")],
     agent_id: Annotated[str | None, typer.Option(help="The one agent it may act for.")] = None,
     days: Annotated[float | None, typer.Option(help="Until it expires.", min=0.001, max=3650)] = None,
     ledger: LedgerUrl = LEDGER,

@@ -67,7 +67,8 @@ def _flag_type(field: FieldInfo) -> Any:
     [kind] = _kinds(field)
     if typing.get_origin(kind) is tuple:
         return list[str]
-    return str if kind is SecretStr else kind
+    is_word = kind is SecretStr or typing.get_origin(kind) is typing.Literal  # what it may be, the settings say
+    return str if is_word else kind
 
 
 def filled(page: str) -> str:

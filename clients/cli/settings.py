@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from tokenauction.engine.errors import InvalidInput
+from tokenauction.server.log import Format, Level
 
 PREFIX = "TOKENAUCTION_"
 ELSEWHERE = frozenset({"CACHE", "CONFIG", "TOKEN", "URL"})  # variables that are no settings of a server
@@ -57,6 +58,9 @@ class ServeSettings(BaseSettings):
     )
     presets: Path | None = Field(None, description="A folder of spec files to offer by name; the examples.")
     drain_seconds: float = Field(60.0, ge=0, le=3600, description="For running auctions to finish.")
+    log_format: Format = Field("text", description="Of the log on stderr: text or json.")
+    log_level: Level = Field("info", description="From which level on: debug, info, warning or error.")
+    traces: bool = Field(False, description="Send OpenTelemetry spans of auctions; needs the extra otel.")
 
     @field_validator("origin", mode="before")
     @classmethod
