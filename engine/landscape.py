@@ -36,6 +36,8 @@ class Point:
 
 def why_not_exact(spec: AuctionSpec) -> str:
     """Why spending at other bids does not follow from what every auction records; empty where it does."""
+    if spec.finalizer is not None:
+        return "a softmax auction asks for values per nat, not for bids per token"
     combination = f"{spec.rule}/{spec.sampler}/{spec.pricing}"
     if spec.pricing in ("first_price", "free"):
         return ""

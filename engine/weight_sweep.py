@@ -17,7 +17,7 @@ TOTAL_MICROS = 10**9  # all weights together: their scale changes nothing in the
 
 
 def at_weight(spec: AuctionSpec, rule: Rule, weight: float, seed: int, row: int = 0) -> AuctionSpec:
-    """The spec with a share `weight` of all weight given to the agent of this row, nothing charged, one seed.
+    """The token auction with a share `weight` of all weight given to the agent of this row, nothing charged, one seed.
 
     The others share the rest in proportion to their bids, evenly where all are 0; an agent that is alone shares with
     the reference. Raises InvalidSpec where that leaves nobody with weight.
@@ -35,6 +35,7 @@ def at_weight(spec: AuctionSpec, rule: Rule, weight: float, seed: int, row: int 
             replace(agent, bid_micros=share, budget_micros=None)
             for agent, share in zip(spec.agents, shares, strict=True)
         ),
+        finalizer=None,
         rule=rule,
         sampler="coupled",
         pricing="free",

@@ -164,7 +164,8 @@ def without_bids(spec: AuctionSpec) -> AuctionSpec:
     """The spec with every bid 0, so that the reference writes alone; it is charged to nobody and told of in short."""
     agents = tuple(replace(agent, bid_micros=0, budget_micros=None, own_model=False) for agent in spec.agents)
     weight = spec.reference_weight_micros or 1
-    return replace(spec, agents=agents, reference_weight_micros=weight, pricing="free", top_tokens=0, seed=None)
+    alone = replace(spec, agents=agents, reference_weight_micros=weight, pricing="free", finalizer=None)
+    return replace(alone, top_tokens=0, seed=None)
 
 
 def check_sweepable(spec: AuctionSpec) -> None:

@@ -38,6 +38,11 @@ INDISPENSABLE = frozenset(
         "models/default/model.safetensors",
         "models/default/tokenizer.json",
         "clients/cli/__init__.py",
+        "clients/web/tokenauction.js",
+        "clients/web/tokenauction.d.ts",
+        "clients/web/verify.js",
+        "clients/web/verification/arithmetic.js",
+        "server/web/index.html",
         "examples/hawaii.yaml",
     )
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -22,6 +23,24 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not node_speaks_websocket(), reason="no Node with a WebSocket of its own is installed"),
 ]
+
+
+@pytest.fixture(scope="module")
+def declared() -> str:
+    """What tokenauction.d.ts says of the Client."""
+    return (
+        (WEB / "tokenauction.d.ts")
+        .read_text(encoding="utf-8")
+        .partition("export class Client {")[2]
+        .partition("\n}")[0]
+    )
+
+
+def test_types_declare_every_method_and_no_other(declared: str) -> None:
+    source = (WEB / "tokenauction.js").read_text(encoding="utf-8").partition("export class Client {")[2]
+    public = set(re.findall(r"^  (?:async )?([a-z]\w*)(?: = |\()", source, re.MULTILINE))
+    assert public == set(re.findall(r"^  (\w+)\(", declared, re.MULTILINE))
+
 
 # A program gets `client`, `say` (prints a line of JSON), `heard` (waits for a line that the test writes), and `spec`.
 PROLOGUE = """

@@ -327,8 +327,9 @@ def test_decoder_obeys_the_policy_in_every_row(world: World, spec_of: Spec) -> N
             assert event.distributions.shape == (2, len(world.symbols) + 1)
 
 
-def test_decoder_shows_the_likeliest_tokens_of_every_distribution(world: World, spec_of: Spec) -> None:
-    token = world.run(spec_of(1000, 2000, top_tokens=4))[1]
+@pytest.mark.parametrize("clearing", ["auto", "torch"])
+def test_decoder_shows_the_likeliest_tokens_of_every_distribution(world: World, spec_of: Spec, clearing: str) -> None:
+    token = world.run(spec_of(1000, 2000, top_tokens=4), clearing=clearing)[1]
     top = token.fields["top_tokens"]
     draw = token.fields["draw"]
     assert draw["cdf_below"] <= draw["uniform"] < draw["cdf_below"] + token.fields["probability"]

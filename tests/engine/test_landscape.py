@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.conftest import spec_of
 
+from tokenauction.engine.finalizer_spec import FinalizerSpec
 from tokenauction.engine.guarantees import TABLE
 from tokenauction.engine.landscape import Stake, landscape, why_not_exact
 from tokenauction.engine.spec import AuctionSpec
@@ -57,6 +59,11 @@ def test_who_bids_more_spends_more_and_weighs_more_and_never_above_the_bid(own: 
     for point in points:
         assert 0 <= point.spend_micros <= 0.2163 * point.bid_micros * math.fsum(stake.tv for stake in own) + 1e-9
         assert 0 <= point.influence <= 1
+
+
+def test_softmax_auction_has_no_bids_to_look_at() -> None:
+    spec = replace(EXPECTED, finalizer=FinalizerSpec())
+    assert "values per nat" in why_not_exact(spec)
 
 
 def test_landscape_of_the_baselines_is_the_bid_and_nothing() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.conftest import spec_of
 
+from tokenauction.engine.finalizer_spec import FinalizerSpec
 from tokenauction.engine.weight_sweep import TOTAL_MICROS, at_weight, mention_rates, names_in
 
 
@@ -29,6 +32,11 @@ def test_weight_goes_to_one_agent_and_the_rest_keep_their_proportion(
 def test_agent_that_is_alone_shares_with_the_reference() -> None:
     spec = at_weight(spec_of(5), "log_linear", 0.25, 0)
     assert spec.agents[0].bid_micros * 3 == spec.reference_weight_micros
+
+
+def test_softmax_auction_is_swept_as_the_token_auction_it_may_be_compared_with() -> None:
+    spec = replace(spec_of(5, 5), finalizer=FinalizerSpec())
+    assert at_weight(spec, "linear", 0.5, 0).finalizer is None
 
 
 def test_truncation_that_would_veto_is_left_out_under_log_linear() -> None:

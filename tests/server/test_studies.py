@@ -73,6 +73,17 @@ async def test_text_without_ads_waits_for_the_settlement_and_is_on_no_ledger(sta
         assert await code_of(await http.post("/v1/auctions/none/without-ads")) == (404, "not_found")
 
 
+async def test_softmax_auction_has_a_text_without_ads_and_no_landscape(
+    server: ToyServer, http: httpx.AsyncClient
+) -> None:
+    auction_id, events = await settled(server, mechanism="softmax", num_candidates=3, max_tokens=8)
+    assert events[-1]["type"] == "auction.settled"
+    plain = (await http.post(f"/v1/auctions/{auction_id}/without-ads")).json()
+    assert plain["num_tokens"] == 8 and plain["text"]
+    answer = (await http.get(f"/v1/auctions/{auction_id}/landscape", params={"agent_id": "agent0"})).json()
+    assert not answer["exact"] and "values per nat" in answer["reason"]
+
+
 async def test_landscape_meets_the_bill_at_the_own_bid(server: ToyServer, http: httpx.AsyncClient) -> None:
     auction_id, events = await settled(server, pricing="expected")
     for agent in events[-1]["agents"]:
