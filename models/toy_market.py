@@ -122,7 +122,7 @@ class ToyMarket:
 
     @cached_property
     def reference(self) -> Float64[Tensor, "states tokens"]:
-        return self._tilted(torch.zeros((), dtype=torch.float64))
+        return self._tilted(torch.zeros_like(self._tilts[0]))
 
     @cached_property
     def agents(self) -> Float64[Tensor, "agents states tokens"]:

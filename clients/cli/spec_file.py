@@ -30,11 +30,16 @@ def load_spec(
 
     Raises InvalidSpec, InvalidBid or UnsafeCombination, which say what is wrong.
     """
-    source = _parse(path, _read(path))
+    source = read_yaml(path)
     if isinstance(source, dict):
         source |= overrides or {}
         _replace_bids(source, bids or {})
     return AuctionSpec.from_mapping(source)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, read as strictly as a spec; raises InvalidSpec."""
+    return _parse(path, _read(path))
 
 
 def _read(path: Path) -> str:

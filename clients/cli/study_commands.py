@@ -1,4 +1,4 @@
-"""The commands that study the mechanism: clear, finalize, sweep; each hands over to the file of its name."""
+"""The commands that study the mechanism: clear, finalize, sweep, reproduce; each hands over to the file of its name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from tokenauction.clients.cli.options import CacheGib, Model, Numerics, Runner, SpecFile
+from tokenauction.clients.cli.reproduction.part import Part
 
 
-class SweepFormat(StrEnum):
-    """How `sweep` shows its table."""
+class TableFormat(StrEnum):
+    """How `sweep` and `reproduce` show their tables."""
 
     rich = "rich"
     json = "json"
@@ -20,7 +21,7 @@ class SweepFormat(StrEnum):
 
 def add_study_commands(app: typer.Typer) -> None:
     """Put the commands of this file into an app."""
-    for command in (clear, finalize, sweep):
+    for command in (clear, finalize, sweep, reproduce):
         app.command()(command)
 
 
@@ -46,7 +47,7 @@ def sweep(
     spec: SpecFile,
     points: Annotated[int, typer.Option(help="Weights of the first agent, evenly from 0 to 1.", min=2, max=101)] = 11,
     seeds: Annotated[int, typer.Option(help="Texts per weight and rule.", min=1, max=100_000)] = 50,
-    format: Annotated[SweepFormat, typer.Option(help="A table, or JSON.")] = SweepFormat.rich,
+    format: Annotated[TableFormat, typer.Option(help="A table, or JSON.")] = TableFormat.rich,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG plot here.")] = None,
     model: Model = None,
     runner: Runner = "auto",
@@ -59,3 +60,43 @@ def sweep(
     from tokenauction.clients.cli.sweep import sweep as run_sweep
 
     run_sweep(load_spec(spec), points, seeds, format.value, plot, ModelChoice(model, runner, numerics, cache_gib))
+
+
+def reproduce(
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Keep the run here, and go on with what is done; runs/papers, or runs/papers-quick."),
+    ] = None,
+    part: Annotated[list[Part] | None, typer.Option(help="Only this part; may be repeated. All if left out.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few queries and candidates: two minutes.")] = False,
+    queries: Annotated[Path | None, typer.Option(help="Your own queries, as YAML; 50 are shipped.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Drawn from each proposal for each query; 60, or 20.", min=2, max=256)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, other draws.", min=0, max=2**32)] = 0,
+    figures: Annotated[
+        bool | None, typer.Option("--figures/--no-figures", help="PNGs; where matplotlib is there if left out.")
+    ] = None,
+    format: Annotated[TableFormat, typer.Option(help="Tables, or JSON.")] = TableFormat.rich,
+    model: Model = None,
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
+    cache_gib: CacheGib = 2.0,
+) -> None:
+    """Run both papers' experiments again, and show what they claim beside what is found."""
+    from tokenauction.clients.cli.compose import ModelChoice
+    from tokenauction.clients.cli.reproduce import RunPlan
+    from tokenauction.clients.cli.reproduce import reproduce as run_reproduction
+    from tokenauction.clients.cli.reproduction.queries import SHIPPED
+
+    plan = RunPlan(
+        folder or Path("runs/papers-quick" if quick else "runs/papers"),
+        ModelChoice(model, runner, numerics, cache_gib),
+        tuple(part or Part),
+        queries or SHIPPED,
+        seed,
+        quick,
+        candidates,
+        figures,
+    )
+    run_reproduction(plan, format.value)

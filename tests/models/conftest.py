@@ -32,6 +32,8 @@ CHECKED = (
     "token_batch",
     "tokenizer",
     "toy",
+    "toy_laws",
+    "toy_market",
 )
 install_import_hook([f"tokenauction.models.{name}" for name in CHECKED], "beartype.beartype")
 
