@@ -22,13 +22,14 @@ export OMP_WAIT_POLICY := PASSIVE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format train clean
+.PHONY: help demo test check lint format docs train clean
 
 help:
 	@echo "make demo    watch two advertisers write one ad"
 	@echo "make test    everything: lint, types, all tests"
 	@echo "make check   the same without the slow tests"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make docs    the docs as a site, in build/site"
 	@echo "make format  let ruff rewrite the files"
 	@echo "make train   train the shipped checkpoint again"
 	@echo "make clean   remove what builds and test runs leave (rm -rf .venv for the rest)"
@@ -50,6 +51,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 train: $(VENV)/.demo
 	$(BIN)/python -m tokenauction.models.training

@@ -6,20 +6,29 @@ these tests hold the two together. Nothing here needs a network: the build backe
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+import sysconfig
+import tomllib
+import venv
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import tokenauction
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("engine", "models", "server", "clients", "examples")
+CODE = ("engine", "models", "server", "clients")
+FOLDERS = (*CODE, "examples")
 WHEEL_LIMIT_BYTES = 45_000_000  # the checkpoint may have 40 MB; the rest is code
 
 # Without these the wheel installs and then cannot do what the README promises.
@@ -46,6 +55,41 @@ INDISPENSABLE = frozenset(
         "examples/hawaii.yaml",
     )
 )
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OPTIONAL = ("gpu", "otel", "plot", "postgres")
+OPTIONAL_IMPORTS = {  # what only some files import, which nothing else imports before it is asked for
+    "asyncpg": {"postgres_connection"},
+    "matplotlib": {"sweep"},
+    "opentelemetry": {"traces"},
+    "triton": {"auction_kernels", "llama_fused", "paged_attention"},
+}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(extra: str) -> set[str]:
+    """The packages of an extra, or those of every installation, as pyproject.toml names them."""
+    texts = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    return {canonical(Requirement(text).name) for text in texts}
+
+
+@cache
+def foreign_imports() -> dict[str, tuple[set[str], set[str]]]:
+    """Everything imported that is neither ours nor Python's: the packages it may come from, and the files that do."""
+    owners = importlib.metadata.packages_distributions()
+    found: dict[str, tuple[set[str], set[str]]] = {}
+    for path in (path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"tokenauction"}:
+                found.setdefault(name, ({canonical(owner) for owner in owners.get(name, [name])}, set()))
+                found[name][1].add(path.stem)
+    return found
 
 
 def build(out: Path, *options: str) -> Path:
@@ -105,6 +149,75 @@ def test_wheel_carries_version_licence_and_command(wheel: Path) -> None:
 
 def test_wheel_stays_within_its_size(wheel: Path) -> None:
     assert wheel.stat().st_size <= WHEEL_LIMIT_BYTES
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own with nothing but the wheel in it, installed by pip.
+
+    What the wheel depends on is found beside these tests, torch alone being too large to fetch for each run: their
+    packages stand behind its own, and without the editable install, whose link is only followed where it lies.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
+    done = subprocess.run([sys.executable, *install], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    [packages] = (folder / "env" / "lib").glob("python*/site-packages")
+    (packages / "zz-dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def run_elsewhere(folder: Path, *command: str) -> str:
+    """What a command of that environment prints, from a folder that has nothing to do with the checkout."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TOKENAUCTION"))}
+    program, *rest = command
+    where = [str(folder / "env" / "bin" / program), *rest]
+    done = subprocess.run(where, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_installed_wheel_has_every_dependency_it_declares_and_runs_its_own_code(elsewhere: Path) -> None:
+    program = (
+        "import importlib.metadata as m, tokenauction.clients.cli.app as app\n"
+        "from packaging.requirements import Requirement\n"
+        "wanted = [r for r in map(Requirement, m.requires('tokenauction')) if 'extra' not in str(r.marker)]\n"
+        "assert len(wanted) > 10\n"
+        "assert [str(r) for r in wanted if not r.specifier.contains(m.version(r.name), prereleases=True)] == []\n"
+        "print(app.__file__)"
+    )
+    assert Path(run_elsewhere(elsewhere, "python", "-c", program).strip()).is_relative_to(elsewhere)
+    assert run_elsewhere(elsewhere, "tokenauction", "--version").strip() == tokenauction.__version__
+
+
+def test_demo_of_the_installed_wheel_works_from_another_folder(elsewhere: Path) -> None:
+    printed = run_elsewhere(elsewhere, "tokenauction", "demo")
+    assert "Alpha Airlines" in printed and "Beta Resort" in printed and "total" in printed
+
+
+def test_everything_imported_is_a_declared_dependency() -> None:
+    declared = {name for extra in ("", *OPTIONAL) for name in requirements(extra)}
+    assert {name: files for name, (owners, files) in foreign_imports().items() if not owners & declared} == {}
+
+
+def test_what_an_extra_brings_is_imported_by_its_own_files_alone() -> None:
+    always = requirements("")
+    found = {name: files for name, (owners, files) in foreign_imports().items() if not owners & always}
+    assert found == OPTIONAL_IMPORTS
+
+
+def test_development_has_every_extra_that_can_be_tested_here() -> None:
+    extras = set(PROJECT["optional-dependencies"])
+    [own] = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"] if text.startswith("tokenauction[")]
+    assert own.extras | {"dev", "gpu", "peers", "plot"} == extras
+
+
+def test_metadata_names_the_pythons_it_is_for() -> None:
+    named = {text.rpartition(" ")[2] for text in PROJECT["classifiers"] if ":: 3." in text}
+    assert named == {"3.11", "3.12", "3.13"} and PROJECT["requires-python"] == ">=3.11"
+    assert "Typing :: Typed" in PROJECT["classifiers"] and (ROOT / "src" / "tokenauction" / "py.typed").is_file()
 
 
 def test_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:

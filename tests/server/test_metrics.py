@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +19,7 @@ from tests.server.toy_server import ToyServer, collect, spec_of, step_until
 from tokenauction.server.metrics import Metrics
 from tokenauction.server.telemetry import MAX_CURRENCIES, Telemetry
 
+ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., Any]
 
 
@@ -90,6 +94,16 @@ async def test_metrics_are_for_their_scope_and_the_admin(start: Start) -> None:
         headers = {"Authorization": f"Bearer {secret}"}
         for path in ("/v1/auctions", "/v1/accounts", "/v1/tokens"):
             assert (await http.get(path, headers=headers)).status_code == 403, path
+
+
+async def test_dashboard_names_metrics_that_there_are(server: ToyServer) -> None:
+    dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    there = set()
+    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", await scrape(server), re.MULTILINE):
+        there |= {name + suffix for suffix in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))}
+    used = {name for e in expressions for name in re.findall(r"\b(?:tokenauction|process)_\w+", e)}
+    assert len(used) > 20 and used - there == set()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Debian's package prometheus, is not here")
