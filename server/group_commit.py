@@ -52,7 +52,7 @@ class GroupCommit:
         self._before_commit = before_commit
         self._forget = forget
         self._loop = asyncio.get_running_loop()
-        self.on_commit: Callable[[float, int], None] = lambda seconds, num_jobs: None  # told of every transaction
+        self.watchers: list[Callable[[float, int], None]] = []  # told of every transaction: its seconds, its writes
         self._performed_at = 0.0  # when the last transaction's jobs were done: what is left is its commit
         self._waiting: deque[_Waiting] = deque()
         self._has_some = asyncio.Event()
@@ -125,7 +125,8 @@ class GroupCommit:
             outcomes = [(waiting, None, self._failure) for waiting in (*batch, *self._waiting)]
             self._waiting.clear()
         else:
-            self.on_commit(self._loop.time() - self._performed_at, len(batch))
+            for told in self.watchers:
+                told(self._loop.time() - self._performed_at, len(batch))
         for waiting, value, refusal in outcomes:
             if waiting.answer.done():
                 continue  # nobody waits for it any more

@@ -31,6 +31,7 @@ from tokenauction.server.group_commit import GroupCommit
 from tokenauction.server.journal import Journal
 from tokenauction.server.ledger_error import LedgerError
 from tokenauction.server.ledger_url import open_database
+from tokenauction.server.outbox import Outbox
 
 __all__ = ["Account", "AuctionRecord", "Created", "Entry", "Ledger", "LedgerError", "Replayed", "Token"]
 
@@ -86,7 +87,7 @@ class Ledger:
 
     def watch_commits(self, told: Callable[[float, int], None]) -> None:
         """From now on `told` hears of every transaction: the seconds its commit took, and how many writes it had."""
-        self._commits.on_commit = told
+        self._commits.watchers.append(told)
 
     async def close(self) -> None:
         """Write what waits, then let go of the database."""
@@ -243,6 +244,10 @@ class Ledger:
     async def last_event(self, auction_id: str) -> dict[str, Any] | None:
         """The last durable event; None where there is none."""
         return await self._database.read(partial(journal.read_last_event, auction_id=auction_id))
+
+    def outbox(self, mirror: str) -> Outbox:
+        """What somebody who tells the events to others has still to tell."""
+        return Outbox(mirror, self._database.read, self._write)
 
     # --- Access tokens -------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
@@ -43,6 +43,16 @@ class Limits:
     goodbye_seconds: float = GOODBYE_SECONDS
 
 
+class Companion(Protocol):
+    """What runs beside the server: started behind the recovery, stopped between the drain and the ledger's end."""
+
+    async def start(self) -> None:
+        """Begin; must not wait for anybody."""
+
+    async def stop(self) -> None:
+        """End, in bounded time."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: ours drain first."""
 
@@ -59,6 +69,7 @@ async def serve(
     limits: Limits,
     on_ready: Callable[[str], None] = lambda url: None,
     stopping: asyncio.Event | None = None,
+    companions: Sequence[Companion] = (),
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stopping`, then drain; raises what ended the house where it failed."""
     allow_many_files()
@@ -73,6 +84,8 @@ async def serve(
         num_recovered = await recover(house)
         if num_recovered:
             log.warning("auctions were open when the server stopped: they go on, or are settled", number=num_recovered)
+        for companion in companions:
+            await companion.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         house.spawn(app.peers.watch_tokens())
         app.is_ready = True
@@ -87,6 +100,8 @@ async def serve(
         if serving is not None:
             await serving
         listener.close()
+        for companion in companions:
+            await companion.stop()
         await house.stop()
         await house.ledger.close()
     if house.failure.done():

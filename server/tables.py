@@ -2,7 +2,7 @@
 
 Whatever says what happened is only ever added: accounts, transfers, entries, holds, joins, bids, keys and events.
 Triggers (migrations/) refuse to change or delete them, and refuse a transfer that does not sum to zero. Only an
-auction's state and an access token's revocation are set later, once.
+auction's state and an access token's revocation are set later, once, and how far a mirror is, again and again.
 """
 
 from __future__ import annotations
@@ -138,6 +138,17 @@ events = _table(
     Column("body", text, nullable=False),  # canonical JSON
     Column("charges", text, nullable=False),  # canonical JSON: agent to micros
     Column("chain", text, nullable=False),  # hash over this event and the chain of the one before it
+)
+mirrors = _table(  # what tells the events to somebody else: an MQTT broker
+    "mirrors",
+    Column("mirror", text, primary_key=True),
+    Column("auctions_done", whole, nullable=False),  # the number up to which all of every auction was told
+)
+mirror_places = _table(  # of the auctions behind it, how far each is
+    "mirror_places",
+    Column("mirror", text, ForeignKey("mirrors.mirror"), primary_key=True),
+    _auction_id(is_key=True),
+    Column("seq", whole, nullable=False),
 )
 access_tokens = _table(
     "access_tokens",

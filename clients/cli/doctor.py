@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 import tokenauction
+from tokenauction.clients.cli.broker import broker_of
 from tokenauction.clients.cli.compose import use_threads
 from tokenauction.clients.cli.output import one_line
 from tokenauction.clients.cli.presets import load_presets
@@ -139,6 +140,18 @@ def _port(settings: ServeSettings) -> Iterator[Finding]:
         yield Finding(BAD, f"--no-auth is for 127.0.0.1, not {settings.host}")
 
 
+def _mqtt(settings: ServeSettings) -> Iterator[Finding]:
+    broker = broker_of(settings)
+    if broker is not None:
+        try:
+            asyncio.run(broker.knock())
+        except OSError as error:
+            why = f"no broker at {broker.address}, without which auctions run all the same"
+            yield Finding(NOTE, f"{why}: {error}")
+        else:
+            yield Finding(OK, f"{broker.address} takes us in")
+
+
 CHECKS: dict[str, Check] = {
     "versions": _versions,
     "environment": _environment,
@@ -147,5 +160,6 @@ CHECKS: dict[str, Check] = {
     "presets": _presets,
     "ledger": _ledger,
     "port": _port,
+    "mqtt": _mqtt,
     "model": _model,
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tokenauction
+from tokenauction.clients.cli.broker import BrokerChoice, broker_of
 from tokenauction.clients.cli.compose import ModelChoice, new_decoder, policy_for, prompts_for
 from tokenauction.clients.cli.output import one_line
 from tokenauction.clients.cli.presets import load_presets
@@ -54,6 +55,7 @@ class ServerChoice:
     play_micros: int
     shows_page: bool = False  # in the browser of whoever started it, if there is one
     traces: Traces | None = None
+    broker: BrokerChoice | None = None  # that is told everything, and brings bids
 
 
 def serve_forever(settings: ServeSettings) -> None:
@@ -68,8 +70,9 @@ def serve_forever(settings: ServeSettings) -> None:
     if settings.play_money is not None:
         play_micros = to_micros(settings.play_money, "--play-money")
     model = model_of(settings).load(max_rows=MAX_ROWS)
+    broker = broker_of(settings)
     traces = _traces() if settings.traces else None
-    choice = ServerChoice(app, Limits(settings.drain_seconds), is_open, play_micros, traces=traces)
+    choice = ServerChoice(app, Limits(settings.drain_seconds), is_open, play_micros, traces=traces, broker=broker)
     asyncio.run(_serve(settings.host, settings.port, settings.ledger.get_secret_value(), model, choice))
 
 
@@ -110,8 +113,9 @@ async def _serve(host: str, port: int, ledger_url: str, model: LanguageModel, ch
     doorkeeper = Doorkeeper(ledger, is_open=choice.is_open, entropy=os.urandom, clock=time.time)
     app = App(house, doorkeeper, choice.app, Pages.of(PAGE_FOLDERS))
     try:
+        companions = [choice.broker.companion(app.context)] if choice.broker else []
         ready = partial(_say_ready, shows_page=choice.shows_page)
-        await serve(house, app, listener, limits=choice.limits, on_ready=ready)
+        await serve(house, app, listener, limits=choice.limits, on_ready=ready, companions=companions)
     finally:
         if choice.traces is not None:
             choice.traces.close()

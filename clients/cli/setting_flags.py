@@ -41,7 +41,8 @@ def command_of(run: Callable[[ServeSettings], None]) -> Callable[..., None]:
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     shown = default_of(field)
-    names = [f"--{name}/--no-{name}"] if bool in _kinds(field) else []
+    dashed = name.replace("_", "-")
+    names = [f"--{dashed}/--no-{dashed}"] if bool in _kinds(field) else []
     option = typer.Option(*names, help=field.description, show_default=shown or False)
     return _option(name, Annotated[_flag_type(field) | None, option])
 
@@ -75,7 +76,8 @@ def filled(page: str) -> str:
     """The page with its table of settings as it must be."""
     rows = [("flag, key of the file", "environment", "default", "what it says"), ("---",) * 4]
     for name, field in ServeSettings.model_fields.items():
-        flag = f"--{name}`, `--no-{name}" if bool in _kinds(field) else "--" + name.replace("_", "-")
+        dashed = name.replace("_", "-")
+        flag = f"--{dashed}`, `--no-{dashed}" if bool in _kinds(field) else f"--{dashed}"
         shown = f"`{default_of(field)}`" if default_of(field) else ""
         rows.append((f"`{flag}`", f"`{PREFIX}{name.upper()}`", shown, str(field.description)))
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -57,6 +57,15 @@ class ServeSettings(BaseSettings):
         None, description="What every new account begins with; 100 where no token is asked for, else 0."
     )
     presets: Path | None = Field(None, description="A folder of spec files to offer by name; the examples.")
+    mqtt: str | None = Field(
+        None,
+        description="A broker that is told everything, and brings bids: mqtt://HOST, mqtts://USER@HOST:PORT/PREFIX.",
+    )
+    mqtt_password: SecretStr | None = Field(None, description="For the broker; not as a flag, which others can read.")
+    mqtt_ca: Path | None = Field(None, description="Who vouches for the broker; the system's authorities.")
+    mqtt_certificate: Path | None = Field(None, description="The server's own for mqtts, with its key, one PEM file.")
+    mqtt_trust: bool = Field(False, description="The broker says who bids for whom: its rules must.")
+    mqtt_payments: bool = Field(False, description="Tell agents their payments; the broker must keep them apart.")
     drain_seconds: float = Field(60.0, ge=0, le=3600, description="For running auctions to finish.")
     log_format: Format = Field("text", description="Of the log on stderr: text or json.")
     log_level: Level = Field("info", description="From which level on: debug, info, warning or error.")

@@ -30,7 +30,7 @@ from tokenauction.server.house import House
 from tokenauction.server.ledger import Ledger
 from tokenauction.server.listener import listen
 from tokenauction.server.pages import Pages
-from tokenauction.server.serving import Limits, serve, url_of
+from tokenauction.server.serving import Companion, Limits, serve, url_of
 
 SYMBOLS = "abcdefghij ."
 PROMPT_LENGTH = 18  # tokens, as a toy tokenizer of these symbols writes it
@@ -133,6 +133,7 @@ async def toy_server(
     settings: AppSettings | None = None,
     clock: Callable[[], float] = lambda: 0.0,
     port: int = 0,
+    companions: Callable[[App], Sequence[Companion]] = lambda app: (),
     **options: Any,
 ) -> AsyncIterator[ToyServer]:
     """A running server; at the end it drains."""
@@ -152,7 +153,15 @@ async def toy_server(
     listener = listen("127.0.0.1", port)
     stopping, ready = asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(
-        serve(house, app, listener, limits=Limits(20, 5), on_ready=lambda _: ready.set(), stopping=stopping)
+        serve(
+            house,
+            app,
+            listener,
+            limits=Limits(20, 5),
+            on_ready=lambda _: ready.set(),
+            stopping=stopping,
+            companions=companions(app),
+        )
     )
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
