@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from tokenauction.server.database import MAX_READERS, Database, check_version, migrate, nothing
 from tokenauction.server.ledger_error import LedgerError
+from tokenauction.server.loop_thread import LoopThread
 from tokenauction.server.postgres_connection import (
     COMMAND_SECONDS,
     STARTING,
@@ -48,7 +49,11 @@ log = logging.getLogger("tokenauction.server")
 
 
 class PostgresDatabase(Database):
-    """An open database of PostgreSQL, on the event loop of its caller."""
+    """An open database of PostgreSQL, on an event loop of its own.
+
+    A transaction is several statements, and each is an answer to wait for: on the server's loop, each would wait for
+    whoever writes to watchers, too.
+    """
 
     def __init__(self, address: Address, lease: Lease | None, synchronous: str) -> None:
         """Use `open`."""
@@ -64,6 +69,7 @@ class PostgresDatabase(Database):
         )
         self.writer = self._writers.sync_engine
         self._connection: AsyncConnection | None = None
+        self._thread = LoopThread("tokenauction-ledger")
 
     @classmethod
     async def open(cls, parts: URL, *, is_visit: bool, synchronous: str) -> PostgresDatabase:
@@ -74,8 +80,7 @@ class PostgresDatabase(Database):
         address = Address.of(parts)
         database = cls(address, None if is_visit else Lease(uuid.uuid4().hex), synchronous)
         try:
-            async with asyncio.timeout(RECONNECT_SECONDS):
-                await database._begin()
+            await database._thread.run(database._begin())
         except Exception as error:
             await database.close()
             if isinstance(error, LedgerError):
@@ -86,21 +91,35 @@ class PostgresDatabase(Database):
         return database
 
     async def _begin(self) -> None:
-        while self._connection is None:
-            try:
-                self._connection = await self._connect()
-            except Exception as error:
-                if sqlstate(error) != STARTING:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            while self._connection is None:
+                try:
+                    self._connection = await self._connect()
+                except Exception as error:
+                    if sqlstate(error) != STARTING:
+                        raise
+                    await asyncio.sleep(RETRY_SECONDS)
         if self._lease is None:
-            return await self.write(check_version)
+            return await self._write(check_version, nothing)
         await self._lease.take_lock(self._connection, self._address.name)
-        await self.write(migrate)
-        await self.write(self._lease.begin)
+        await self._write(migrate, nothing)
+        await self._write(self._lease.begin, nothing)
         self._is_fenced = True
 
     async def read(self, query: Callable[[Connection], T]) -> T:
+        return await self._thread.run(self._read(query))
+
+    async def write(self, change: Callable[[Connection], T], forget: Callable[[], None] = nothing) -> T:
+        return await self._thread.run(self._write(change, forget))
+
+    async def find_owner(self) -> str | None:
+        return await self.read(owner_of)
+
+    async def close(self) -> None:
+        await self._thread.run(self._close())
+        self._thread.stop()
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
         deadline = asyncio.get_running_loop().time() + self.reconnect_seconds
         while True:
             try:
@@ -113,7 +132,7 @@ class PostgresDatabase(Database):
                     raise self._failed(error) from error
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def write(self, change: Callable[[Connection], T], forget: Callable[[], None] = nothing) -> T:
+    async def _write(self, change: Callable[[Connection], T], forget: Callable[[], None]) -> T:
         num_conflicts = num_losses = 0
         while True:
             values: list[T] = []  # what `change` returned, where it did
@@ -131,10 +150,7 @@ class PostgresDatabase(Database):
                 elif await self._reconnect(error):
                     change = partial(_known, values[0])  # a commit behind it says that a standby has it, too
 
-    async def find_owner(self) -> str | None:
-        return await self.read(owner_of)
-
-    async def close(self) -> None:
+    async def _close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
         await self._readers.dispose()
