@@ -152,6 +152,8 @@ function hasLoneSurrogate(text) {
 export function floatText(value) {
   if (!Number.isFinite(value)) throw new NotJson("a number is beyond the range of float64");
   if (Object.is(value, -0)) return "-0.0";
+  const size = Math.abs(value);
+  if (size >= 1e-4 && size < 1e16) return Number.isInteger(value) ? `${value}.0` : String(value); // written alike by both
   const [mantissa, power] = value.toExponential().split("e"); // d.ddd and a signed exponent: the shortest digits
   const exponent = Number(power);
   if (exponent < -4 || exponent >= 16) {

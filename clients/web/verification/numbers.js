@@ -38,17 +38,19 @@ export function exactSum(values) {
     if (Number.isNaN(sum) && !values.some(Number.isNaN)) throw new RangeError("infinities of both signs have no sum");
     return sum;
   }
-  let parts = [];
+  if (values.length <= 2) return (values[0] ?? 0) + (values[1] ?? 0);
+  const parts = [];
   for (let value of values) {
-    const kept = [];
+    let kept = 0;
     for (let part of parts) {
       if (Math.abs(value) < Math.abs(part)) [value, part] = [part, value];
       const high = value + part;
       const low = part - (high - value);
-      if (low) kept.push(low);
+      if (low) parts[kept++] = low;
       value = high;
     }
-    parts = [...kept, value];
+    parts[kept] = value;
+    parts.length = kept + 1;
   }
   let place = parts.length - 1;
   let sum = parts[place] ?? 0;

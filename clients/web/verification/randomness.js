@@ -22,8 +22,10 @@ export const uniform = (key, purpose, agentId = "") => Number(word(key, purpose,
 export const exponential = (key, purpose, agentId = "") =>
   -Math.log((Number(word(key, purpose, agentId) >> 12n) + 0.5) / 2 ** 52);
 
+const DOMAIN = bytesOf("tokenauction/word/v1");
+
 function word(key, purpose, agentId) {
-  const digest = sha256(bytesOf("tokenauction/word/v1", key, framed(purpose), framed(agentId)));
+  const digest = sha256(bytesOf(DOMAIN, key, framed(purpose), framed(agentId)));
   return new DataView(digest.buffer).getBigUint64(0);
 }
 

@@ -48,15 +48,31 @@ function compress(state, words) {
     const first = (h + s1 + ((e & f) ^ (~e & g)) + ROUNDS[i] + words[i]) | 0;
     const s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
     const second = (s0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
-    [h, g, f, e, d, c, b, a] = [g, f, e, (d + first) | 0, c, b, a, (first + second) | 0];
+    h = g; // one by one: this is what a long receipt's verification does most
+    g = f;
+    f = e;
+    e = (d + first) | 0;
+    d = c;
+    c = b;
+    b = a;
+    a = (first + second) | 0;
   }
-  [a, b, c, d, e, f, g, h].forEach((word, i) => (state[i] = (state[i] + word) | 0));
+  state[0] += a; // an Int32Array wraps by itself
+  state[1] += b;
+  state[2] += c;
+  state[3] += d;
+  state[4] += e;
+  state[5] += f;
+  state[6] += g;
+  state[7] += h;
 }
+
+const ENCODER = new TextEncoder();
 
 /** The bytes of texts (as UTF-8) and byte arrays, one behind the other. */
 export function bytesOf(...parts) {
-  const encoder = new TextEncoder();
-  const pieces = parts.map((part) => (typeof part === "string" ? encoder.encode(part) : part));
+  const pieces = parts.map((part) => (typeof part === "string" ? ENCODER.encode(part) : part));
+  if (pieces.length === 1) return pieces[0];
   const joined = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0));
   let at = 0;
   for (const piece of pieces) {
@@ -66,6 +82,11 @@ export function bytesOf(...parts) {
   return joined;
 }
 
-export const toHex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const PAIRS = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+export const toHex = (bytes) => {
+  let text = "";
+  for (const byte of bytes) text += PAIRS[byte];
+  return text;
+};
 export const fromHex = (text) => Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 export const hexDigest = (...parts) => toHex(sha256(bytesOf(...parts)));
