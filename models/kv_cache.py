@@ -54,21 +54,19 @@ class PageTable:
         """The most pages that these prompts can need: as if nothing were shared."""
         return sum(-(-(len(prompt) + max_new_tokens) // PAGE_SIZE) for prompt in prompts)
 
-    def reserve(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, num_private: Sequence[int] | None = None
-    ) -> list[Row] | None:
+    def reserve(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Row] | None:
         """One row a prompt with pages for the prompt and `max_new_tokens` more, or None if too few pages are free.
 
-        The last `num_private` tokens of a prompt (1 if left out) are in no shared page: their logits must be computed.
+        The last token of a prompt is in no shared page: its logits must be computed.
         """
         rows: list[Row] = []
-        for prompt, private in zip(map(tuple, prompts), num_private or [1] * len(prompts), strict=True):
+        for prompt in map(tuple, prompts):
             row = Row(prompt, [], 0)
             rows.append(row)
             before = _NO_PAGE
             for number in range(-(-(len(prompt) + max_new_tokens) // PAGE_SIZE)):
                 stop = (number + 1) * PAGE_SIZE
-                key = (before, prompt[stop - PAGE_SIZE : stop]) if stop <= len(prompt) - private else None
+                key = (before, prompt[stop - PAGE_SIZE : stop]) if stop < len(prompt) else None
                 page = self._known.get(key) if key is not None else None
                 if page is None:
                     if not self._free:

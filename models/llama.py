@@ -8,7 +8,7 @@ what the logits are for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from tokenauction.models.kv_cache import PAGE_SIZE, PageTable, Row
 from tokenauction.models.llama_config import unsupported
 from tokenauction.models.llama_networks import NETWORKS
 from tokenauction.models.llama_weights import LlamaWeights
+from tokenauction.models.score_tree import Pair, Segment, lay_out, passes, waves
 from tokenauction.models.token_batch import Keys, TokenBatch
 
 CACHE_BYTES = 2**31  # keys and values of all rows together, unless `cache_bytes` says otherwise
@@ -173,21 +174,34 @@ class LlamaModel(Admitting):
     def score(
         self, prefixes: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]
     ) -> list[list[Float32[Tensor, " tokens"]]]:
-        """As `base.LanguageModel.score`; what the prefixes share is read once a pass, in pages of its own."""
+        """As `base.LanguageModel.score`; what prefixes and candidates share is read once a pass, to the token."""
         self._admissions.check_score(prefixes, candidates)
-        pairs = [(tuple(prefix), tuple(candidate)) for prefix in prefixes for candidate in candidates]
-        scores: list[Tensor] = []
-        for passed in _passes(pairs):
-            texts = [prefix + candidate[:-1] for prefix, candidate in passed]  # nobody asks what follows the last token
-            lengths = [len(candidate) for _, candidate in passed]
-            pages = PageTable(PageTable.num_needed(texts, 0))
-            rows = pages.reserve(texts, 0, [max(1, length) for length in lengths])
-            assert rows is not None, "there are as many pages as these rows can need"
-            logits = self._read(rows, pages, self._new_cache(pages.num_pages), lengths)
-            for (_, candidate), read in zip(passed, logits, strict=True):
-                scores.append(read.log_softmax(-1).gather(1, self._tensor(candidate)[:, None])[:, 0])
-        remaining = iter(scores)
-        return [[next(remaining) for _ in candidates] for _ in prefixes]
+        pairs = [Pair(tuple(prefix), tuple(candidate)) for prefix in prefixes for candidate in candidates if candidate]
+        scores = (score for passed in passes(pairs, MAX_SCORED_TOKENS) for score in self._score(passed))
+        nothing = torch.empty(0, device=self.device)
+        return [[next(scores) if candidate else nothing for candidate in candidates] for _ in prefixes]
+
+    def _score(self, pairs: Sequence[Pair]) -> list[Float32[Tensor, " tokens"]]:
+        """ln p of every token of every pair's text, wave after wave of what they share."""
+        tree = waves(pairs)
+        num_pages, copies = lay_out(tree)
+        cache = self._new_cache(num_pages)
+        found: list[list[Tensor]] = [[] for _ in pairs]
+        for segments, copied in zip(tree, copies, strict=True):
+            _copy_pages(cache, copied, num_pages)
+            counts, lengths = [len(s.tokens) for s in segments], [s.end for s in segments]
+            num_wanted = [s.num_wanted for s in segments]
+            ids = self._tensor([token for s in segments for token in s.tokens])
+            batch = TokenBatch(ids, self._page_tensor(segments), counts, lengths, num_wanted)
+            log_probs = self._network.launch(batch, cache)().log_softmax(-1)
+            for segment, rows in zip(segments, torch.split(log_probs, num_wanted), strict=True):
+                first = segment.end - segment.num_wanted
+                for member in segment.members:
+                    begin = max(first, pairs[member].first_wanted)
+                    place, num = begin - pairs[member].first_wanted, max(0, segment.end - begin)
+                    told = pairs[member].text[place : place + num]
+                    found[member].append(rows[len(rows) - num :].gather(1, self._tensor(told)[:, None])[:, 0])
+        return [torch.cat(parts) for parts in found]
 
     def release(self, gang: base.Gang) -> None:
         self._admissions.release(gang)
@@ -230,7 +244,7 @@ class LlamaModel(Admitting):
         self._batch = batch
         return batch
 
-    def _page_tensor(self, rows: Sequence[Row]) -> Int[Tensor, "rows columns"]:
+    def _page_tensor(self, rows: Sequence[Row] | Sequence[Segment]) -> Int[Tensor, "rows columns"]:
         num_columns = max(len(row.pages) for row in rows)
         return self._tensor([[*row.pages, *[0] * (num_columns - len(row.pages))] for row in rows])
 
@@ -255,17 +269,12 @@ def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     return torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8)).view(dtype).view(size)
 
 
-def _passes(
-    pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
-) -> Iterator[Sequence[tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """The pairs in order, in groups of at most MAX_SCORED_TOKENS tokens; a longer pair goes alone."""
-    start = 0
-    while start < len(pairs):
-        stop, num_tokens = start, 0
-        while stop < len(pairs):
-            num_tokens += sum(map(len, pairs[stop]))
-            if stop > start and num_tokens > MAX_SCORED_TOKENS:
-                break
-            stop += 1
-        yield pairs[start:stop]
-        start = stop
+def _copy_pages(cache: Sequence[Keys], copies: Sequence[tuple[int, int]], num_pages: int) -> None:
+    """Copy whole pages, (from, to), in every layer."""
+    if copies:
+        device = cache[0].keys.device
+        source, target = (torch.tensor(places, device=device) for places in zip(*copies, strict=True))
+        for layer in cache:
+            for slots in (layer.keys, layer.values):
+                by_page = slots[: num_pages * PAGE_SIZE].view(num_pages, -1)
+                by_page[target] = by_page[source]

@@ -95,3 +95,13 @@ def test_gpu_runs_dry_where_there_is_none() -> None:
     for row in rows:
         assert 0 < row["ms_p50"] <= row["ms_p99"]
         assert row["name"] in table
+
+
+def test_finalizer_chooses_the_same_text_both_ways(tmp_path: Path) -> None:
+    plot = tmp_path / "finalizer.png"
+    table, result = run("finalizer.py", "--quick", "--runner", RUNNERS[0], "--plot", str(plot))
+    assert [row["candidates"] for row in result["results"]] == [1, 8]
+    for row in result["results"]:
+        assert min(row["one_text_ms"], row["together_ms"]) > 0 and row["scoring_one_by_one_ms"] < row["one_by_one_ms"]
+    assert "times faster" in table
+    assert plot.read_bytes().startswith(b"\x89PNG")

@@ -38,12 +38,6 @@ def test_the_last_token_of_a_prompt_lies_in_no_shared_page(num_tokens: int, num_
     assert row.num_shared == num_shared
 
 
-def test_as_many_last_tokens_stay_private_as_asked_for() -> None:
-    rows = PageTable(9).reserve([BEGINNING], 0, [PAGE_SIZE + 1])
-    assert rows is not None
-    assert rows[0].num_shared == 1
-
-
 def test_same_tokens_behind_another_beginning_are_not_shared() -> None:
     same = list(range(PAGE_SIZE))
     a, b = reserve(PageTable(9), [*[1] * PAGE_SIZE, *same, 5], [*[2] * PAGE_SIZE, *same, 5])

@@ -129,6 +129,39 @@ def test_score_gives_the_log_probability_of_each_token(runner: str, checked: Bui
             torch.testing.assert_close(score.double(), torch.tensor(truth).double(), atol=ABSOLUTE, rtol=0)
 
 
+LONG = list(range(10, 35))
+ALIKE: dict[str, tuple[list[list[int]], list[list[int]]]] = {
+    "candidates begin alike": ([COMMON, [*COMMON[:-1], 7]], [[*LONG, 1], [*LONG, 2], [*LONG[:20], 4], [5]]),
+    "one goes on where another ends": ([[3]], [LONG, [*LONG, 7, 8], LONG[:17], LONG[:16], LONG]),
+    "a prefix goes on where another ends": ([COMMON, [*COMMON, *LONG[:8]]], [[*LONG[:8], 6], LONG[:20], [2] * 20]),
+    "a prefix twice": ([COMMON, COMMON], [LONG, [*LONG[:-1], 3]]),
+    "across pages": ([LONG[:15], LONG[:16], LONG[:17]], [LONG[17:], [*LONG[15:], 9], [*LONG[16:], 9]]),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_score_shares_what_is_alike_and_nothing_else(
+    runner: str, checked: Build, true_logits: Build, case: str
+) -> None:
+    model = checked("llama", runner).model
+    prefixes, candidates = ALIKE[case]
+    for prefix, row in zip(prefixes, model.score(prefixes, candidates), strict=True):
+        for candidate, score in zip(candidates, row, strict=True):
+            logits = true_logits("llama", [*prefix, *candidate])[len(prefix) - 1 :].double().log_softmax(-1)
+            truth = [logits[place, token].item() for place, token in enumerate(candidate)]
+            torch.testing.assert_close(score.double(), torch.tensor(truth).double(), atol=ABSOLUTE, rtol=0)
+
+
+def test_score_of_more_than_one_pass_is_the_same(runner: str, checked: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = checked("llama", runner).model
+    prefixes, candidates = ALIKE["candidates begin alike"]
+    whole = model.score(prefixes, candidates)
+    monkeypatch.setattr("tokenauction.models.llama.MAX_SCORED_TOKENS", 40)
+    for row, again in zip(whole, model.score(prefixes, candidates), strict=True):
+        for score, part in zip(row, again, strict=True):
+            torch.testing.assert_close(score, part, atol=ABSOLUTE, rtol=0)
+
+
 def test_score_leaves_live_gangs_alone(runner: str, checked: Build) -> None:
     model = checked("llama", runner)
     (a,) = model.join(A_PROMPTS)
