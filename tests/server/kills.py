@@ -116,9 +116,10 @@ async def kill_and_resume(folder: Path, ledger_url: str, moment: int) -> int:
         pairs = zip(ids, streams, strict=True)
         await asyncio.gather(*(watch_until_lost(server.client, *pair) for pair in pairs))
         assert await server.end(signal.SIGTERM) == 0
-    await check(ledger_url, ids)
-    for events in streams:
-        assert events[-1]["type"] == "auction.settled" and events[-1]["text"] == text_of(events)
+    texts = await check(ledger_url, ids)
+    for text, events in zip(texts, streams, strict=True):
+        assert events[-1]["type"] == "auction.settled" and events[-1]["text"] == text
+        assert text_of(events) == text, [(event["epoch"], event["seq"], event.get("text")) for event in events]
         for epoch in {event["epoch"] for event in events}:
             seqs = [event["seq"] for event in events if event["epoch"] == epoch]
             assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
@@ -197,8 +198,8 @@ async def join_all(client: Client, auction_id: str, joined: set[tuple[str, str]]
         return
 
 
-async def check(ledger_url: str, ids: list[str]) -> None:
-    """The ledger is in order, and everything has settled as its receipts say."""
+async def check(ledger_url: str, ids: list[str]) -> list[str]:
+    """The ledger is in order, and everything has settled as its receipts say; the texts that they have."""
     ledger = await Ledger.open(ledger_url)
     try:
         assert not await ledger.audit()
@@ -206,12 +207,15 @@ async def check(ledger_url: str, ids: list[str]) -> None:
         balances = await ledger.balances()
         assert sum(balances.values()) == 0 and balances.get("@held", 0) == 0
         paid: dict[str, int] = {}
+        texts: list[str] = []
         for auction_id in ids:
             lines: list[Any] = [event["line"] async for event in ledger.events(auction_id) if "line" in event]
             assert verify(lines).holds
+            texts.append(lines[-1]["text"])
             for row, total in zip(lines[0]["rows"], lines[-1]["totals_micros"], strict=True):
                 paid[row] = paid.get(row, 0) + total
         assert paid == {agent: FUNDS - balances[agent] for agent in paid}
+        return texts
     finally:
         await ledger.close()
 

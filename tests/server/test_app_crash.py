@@ -6,6 +6,7 @@ import asyncio
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.server.kills import check, kill_and_resume, kill_while_agents_join, toy_process, watch_until_lost
 from tests.server.places import Place
@@ -32,6 +33,12 @@ async def test_stopped_server_finishes_its_auctions_and_takes_no_new_ones(place:
                 except ServerError as error:
                     refusal = error
             assert refusal.code == "draining"
+            async with httpx.AsyncClient(base_url=client.url, trust_env=False) as http:
+                for answer in (
+                    await http.post("/v1/auctions", json={"spec": spec_of("0.002")}),
+                    await http.get("/readyz"),
+                ):
+                    assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
             await asyncio.gather(*watching)
             await early.wait_closed()
             assert early.close_code == 1001
