@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from tokenauction.server.auth import SCOPES, SUBPROTOCOL, TICKET_PREFIX, TICKET_SECONDS
 from tokenauction.server.client_messages import MAX_ID
+from tokenauction.server.log import logger
 from tokenauction.server.refusal import Refused
 from tokenauction.server.rest import ERRORS, Body, Id, Who, context_of, need
 
@@ -19,6 +20,7 @@ MAX_TOKENS = 1_000  # in one answer
 
 TokenId = Annotated[str, Path(max_length=MAX_ID)]
 router = APIRouter(prefix="/v1", responses=ERRORS)
+log = logger()
 
 
 class Ticket(BaseModel):
@@ -76,6 +78,7 @@ async def create_token(request: Request, body: NewToken, who: Who) -> Secret:
         raise Refused("invalid_scope", f"{unknown[0]!r:.40} is no scope; the scopes are {', '.join(sorted(SCOPES))}")
     expires = None if body.expires_in is None else context.doorkeeper.clock() + body.expires_in
     token_id, secret = await context.house.ledger.create_token(sorted(set(body.scopes)), body.agent_id, expires)
+    log.info("token made", token_id=token_id, scopes=sorted(set(body.scopes)), agent_id=body.agent_id, by=who.id)
     return Secret(token_id=token_id, secret=secret)
 
 
@@ -95,6 +98,7 @@ async def rotate_token(request: Request, token_id: TokenId, who: Who) -> Secret:
     need(who, "admin")
     context = context_of(request)
     new_id, secret = await context.house.ledger.rotate_token(token_id)
+    log.info("token replaced", token_id=token_id, new_token_id=new_id, by=who.id)
     await context.peers.close_gone()
     return Secret(token_id=new_id, secret=secret)
 
@@ -105,4 +109,5 @@ async def revoke_token(request: Request, token_id: TokenId, who: Who) -> None:
     need(who, "admin")
     context = context_of(request)
     await context.house.ledger.revoke_token(token_id)
+    log.info("token revoked", token_id=token_id, by=who.id)
     await context.peers.close_gone()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import uvicorn
 
+from tokenauction import __version__
 from tokenauction.server.app import App
 from tokenauction.server.house import House
 from tokenauction.server.listener import HttpProtocol, WebSocketProtocol, allow_many_files
@@ -89,9 +90,11 @@ async def serve(
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         house.spawn(app.peers.watch_tokens())
         app.is_ready = True
+        log.info("serving", url=url_of(listener), version=__version__, needs_token=not app.context.doorkeeper.is_open)
         on_ready(url_of(listener))
         await _first(serving, house.failure, asyncio.create_task(stop.wait()))
         app.is_ready = False
+        log.info("draining", num_auctions=len(house.live), num_connections=len(app.connections))
         if not house.failure.done():
             await _first(asyncio.create_task(house.drain(limits.drain_seconds)), house.failure)
             await app.peers.say_goodbye(limits.goodbye_seconds)
@@ -105,7 +108,9 @@ async def serve(
         await house.stop()
         await house.ledger.close()
     if house.failure.done():
+        log.error("the server ends with an error: what is durable is taken up when it starts again")
         house.failure.result()
+    log.info("stopped")
 
 
 async def _first(*ends: asyncio.Future[None] | asyncio.Task[bool] | asyncio.Task[None]) -> None:

@@ -68,7 +68,6 @@ class Telemetry:
         """An event was published."""
         kind: str = event["type"]
         if kind == "auction.token":
-            self.metrics.tokens.inc()
             if live.auction_id in self._due:
                 self._first_token(live.auction_id, event["time"])
         elif kind == "auction.created":
@@ -112,6 +111,7 @@ class Telemetry:
         """The decoder took a step that had something to tell."""
         tokens = [event for event in events if event.type == "auction.token"]
         if tokens:
+            self.metrics.tokens.inc(len(tokens))
             self.metrics.step.observe(times.seconds)
             self.metrics.occupancy.observe(times.num_rows / times.max_rows)
             if times.model_seconds:  # none on a device: there host and model do not wait for each other

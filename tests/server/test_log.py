@@ -79,6 +79,8 @@ async def test_log_of_a_whole_session_names_ids_and_no_secret(start: Start, log:
     lines = lines_of(log)
     said = [line["event"] for line in lines if line.get("auction_id") == auction_id]
     assert said == ["auction accepted", "bid accepted", "bid accepted", "text begins", "auction settled"]
+    said = [line["event"] for line in lines if "auction_id" not in line]
+    assert said == ["serving", "token made", "token replaced", "token revoked", "draining", "stopped"]
     assert all(line["level"] and line["timestamp"].endswith("Z") for line in lines)
     assert {line["agent_id"] for line in lines if line["event"] == "bid accepted"} == {"agent0"}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tokenauction.server.telemetry import Telemetry
-from tokenauction.server.traces import Traces
+from tokenauction.server.traces import Traces, otlp_provider
 
 Start = Callable[..., Any]
 
@@ -42,6 +45,31 @@ async def test_auction_is_a_span_with_the_parts_of_its_life(start: Start, join_m
         "tokenauction.posted": True,
     }
     assert all(one.end_time <= other.start_time for one, other in pairwise(spans[:-1]))
+
+
+async def test_spans_go_by_otlp_to_where_the_environment_says(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing on stderr."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+        traces = Traces(otlp_provider())
+        async with start(telemetry=Telemetry(traces)) as server:
+            auction_id = (await server.client().begin(spec_of("0.002")))["auction_id"]
+            await collect(server.client().watch(auction_id))
+        await asyncio.to_thread(traces.close)
+        collector.shutdown()
+    assert auction_id.encode() in b"".join(bodies) and b"first_token" in b"".join(bodies)
 
 
 @pytest.mark.slow
