@@ -1,6 +1,6 @@
 """What the ledger takes: events and bids per second, and how long each waits until it is durable.
 
-    python benchmarks/server_ledger.py [--auctions 8] [--tokens 512] [--bids 256]
+    python benchmarks/server_ledger.py [--auctions 8] [--tokens 512] [--bids 256] [--ledger postgresql://…]
 
 Auctions append at the same time, as a server's do, each with at most 256 tokens that are not durable; bidders wait for
 each of their bids. `sync_ms_floor` is what the disk alone takes in the same folder: write one page, sync, again. Prints
@@ -40,9 +40,11 @@ def sync_ms(folder: Path, count: int = 50) -> float:
     return statistics.median(times) * 1e3
 
 
-async def measure_ledger(folder: Path, *, auctions: int = 8, tokens: int = 512, bids: int = 256) -> dict[str, Any]:
-    """Rows per second and waiting times of a ledger in a new file of this folder."""
-    ledger = await Ledger.open(f"sqlite:///{folder / 'ledger.db'}")
+async def measure_ledger(
+    folder: Path, *, auctions: int = 8, tokens: int = 512, bids: int = 256, ledger_url: str | None = None
+) -> dict[str, Any]:
+    """Rows per second and waiting times of a ledger without auctions: in a new file of this folder, or by URL."""
+    ledger = await Ledger.open(ledger_url or str(folder / "ledger.db"))
     names = [f"auction-{number}" for number in range(auctions)]
     for name in names:
         await ledger.deposit(name, 10**6, name)
@@ -97,6 +99,9 @@ def main() -> None:
     parser.add_argument("--auctions", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=512, help="of each auction")
     parser.add_argument("--bids", type=int, default=256, help="of all auctions together")
+    parser.add_argument(
+        "--ledger", dest="ledger_url", help="a URL, with no auctions in it; a temporary file if left out"
+    )
     sizes = vars(parser.parse_args())
     with tempfile.TemporaryDirectory(prefix="server-ledger-") as folder:
         figures = asyncio.run(measure_ledger(Path(folder), **sizes))

@@ -11,7 +11,8 @@ import pytest
 from tests.server.postgres import PostgresServer, find_programs
 
 needs_postgres = pytest.mark.skipif(find_programs() is None, reason="no PostgreSQL here; Debian's is `postgresql`")
-EVERYWHERE = ("sqlite", pytest.param("postgresql", marks=[needs_postgres, pytest.mark.slow]))
+ON_POSTGRES = [needs_postgres, pytest.mark.slow]
+EVERYWHERE = ("sqlite", pytest.param("postgresql", marks=ON_POSTGRES))
 
 
 class Place(ABC):

@@ -9,10 +9,15 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.server.kills import check, kill_and_resume, kill_while_agents_join, toy_process, watch_until_lost
-from tests.server.places import Place
+from tests.server.places import ON_POSTGRES, Place
 from tests.server.toy_server import spec_of
 
 from tokenauction.clients.client import Event, ServerError
+
+KILLS = [
+    *(("sqlite", moment) for moment in range(5)),
+    *(pytest.param("postgresql", moment, marks=ON_POSTGRES) for moment in (5, 6)),
+]
 
 
 @pytest.mark.slow
@@ -50,7 +55,7 @@ async def test_stopped_server_finishes_its_auctions_and_takes_no_new_ones(place:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize(("place", "moment"), KILLS, indirect=["place"])
 async def test_killed_server_goes_on_where_the_ledger_ends(place: Place, tmp_path: Path, moment: int) -> None:
     await kill_and_resume(tmp_path, place.url, moment)
 

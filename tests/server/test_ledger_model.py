@@ -271,6 +271,6 @@ class PostgresMachine(LedgerMachine):
 
 TestPostgresMachine = PostgresMachine.TestCase
 TestPostgresMachine.settings = settings(
-    max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=5, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPostgresMachine = needs_postgres(pytest.mark.slow(TestPostgresMachine))
