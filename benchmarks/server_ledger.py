@@ -99,17 +99,17 @@ def main() -> None:
     parser.add_argument("--auctions", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=512, help="of each auction")
     parser.add_argument("--bids", type=int, default=256, help="of all auctions together")
-    parser.add_argument(
-        "--ledger", dest="ledger_url", help="a URL, with no auctions in it; a temporary file if left out"
-    )
+    parser.add_argument("--ledger", help="by URL, with no auctions in it; a temporary file if left out")
     sizes = vars(parser.parse_args())
+    url: str | None = sizes.pop("ledger")  # it may hold a password: it is not printed
     with tempfile.TemporaryDirectory(prefix="server-ledger-") as folder:
-        figures = asyncio.run(measure_ledger(Path(folder), **sizes))
+        figures = asyncio.run(measure_ledger(Path(folder), ledger_url=url, **sizes))
+    database = "sqlite" if url is None else url.partition(":")[0]
     table = Table("figure", "value", title="the ledger")
     for name, value in figures.items():
         table.add_row(name, f"{value:,.2f}")
     Console().print(table)
-    print(json.dumps({"benchmark": "server_ledger", **sizes, **figures}))
+    print(json.dumps({"benchmark": "server_ledger", "database": database, **sizes, **figures}))
 
 
 if __name__ == "__main__":
