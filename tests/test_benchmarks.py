@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,13 @@ def test_finalizer_chooses_the_same_text_both_ways(tmp_path: Path) -> None:
         assert min(row["one_text_ms"], row["together_ms"]) > 0 and row["scoring_one_by_one_ms"] < row["one_by_one_ms"]
     assert "times faster" in table
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.browser
+def test_page_counts_frames_while_a_text_rushes_in() -> None:
+    pytest.importorskip("playwright")
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        pytest.skip("no Chromium is installed")
+    _, result = run("page.py", "--tokens", "60")
+    assert [row["tokens"] for row in result["results"]] == [60, 60]
+    assert all(0 < row["frame_ms_p50"] <= row["frame_ms_p99"] <= row["frame_ms_max"] for row in result["results"])

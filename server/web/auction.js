@@ -28,6 +28,7 @@ export class Auction {
   #saidAt = 0;
   #looked = null; // the step that is looked at
   #isSettled = false;
+  #isBehind = false; // events were missed, and are being fetched
   #mayBid = false;
   #playback = new Playback((events) => this.#take(events));
   #head;
@@ -115,26 +116,34 @@ export class Auction {
   #begin(created) {
     this.sides = sidesOf(created);
     const { currency } = created.spec;
+    this.#head.begin(created);
+    this.#announce(`The auction has begun. ${created.spec.query}`);
     this.#ribbon.begin(this.sides, created.spec);
     for (const part of [this.#written, this.#looking, this.#payments]) part.begin(this.sides, currency);
-    this.#bidders.begin(this.sides, currency, this.#mayBid);
-    if (created.spec.mechanism === "softmax") this.#candidates.begin(this.sides, currency);
-    this.#head.begin(created);
+    const isSoftmax = created.spec.mechanism === "softmax";
+    if (isSoftmax) this.#candidates.begin(this.sides, currency);
+    this.#bidders.begin(this.sides.filter((side) => !(isSoftmax && side.isHouse)), currency, this.#mayBid);
+    if (!isSoftmax) return this.#explainMarks();
+    this.#payments.node.replaceWith(this.#bill); // tokens have payments of their own and marks; whole texts do not
+    return this.#legend.parentNode.remove();
+  }
+
+  #explainMarks() {
     const marks = this.sides.filter((side) => !side.isHouse).map((side) => {
       const name = side.name.length > 40 ? `${side.name.slice(0, 40)}…` : side.name;
       return el("li", {}, el("bdi", { class: `token ${side.look} t3`, text: name }));
     });
     fill(this.#legend, marks, el("li", {}, el("span", { class: "plain", text: "plain" }), "all agreed, or the house"));
-    this.#announce(`The auction has begun. ${created.spec.query}`);
   }
 
   /** Things that are said beside the text. */
   #note(event) {
     if (event.type === "stream.reset") this.#say(`The server was restarted. The text goes on behind token ${this.transcript.tokens.length}.`);
     if (event.type === "stream.gap") this.#say("This page fell behind, and fetches what it missed.");
+    this.#isBehind = this.#isBehind || event.type === "stream.gap";
     if (event.type === "error") this.#say(event.message ?? `The text could not be finished (${event.code}).`, true);
     if (event.type === "agent.left" && event.agent_id) this.#say(`${this.#nameOf(event.agent_id)} has left, from token ${event.from_step + 1} on.`);
-    if (event.type === "auction.token" && this.#notice.dataset.until === "token") this.#notice.hidden = true;
+    if (event.type === "auction.token" && this.#isBehind && !this.transcript.missing) this.#notice.hidden = true;
   }
 
   #say(text, isBad = false) {
@@ -156,8 +165,10 @@ export class Auction {
     const bills = settled.agents.filter((agent) => this.#isBidder(agent.id)).map((agent) => `${this.#nameOf(agent.id)} pays ${money(agent.total_micros, settled.currency)}`);
     this.#announce(`The text is complete, with ${count(settled.num_tokens, "token")}. ${bills.join(", ")}.`);
     if (!created) return;
-    fill(this.#bill, billOf(this.transcript, this.sides));
-    fill(this.#after, afterOf(this.#client, this.#id, this.transcript, this.sides));
+    const after = afterOf(this.#client, this.#id, this.transcript, this.sides);
+    const isSoftmax = created.spec.mechanism === "softmax";
+    fill(this.#bill, billOf(this.transcript, this.sides), isSoftmax && after);
+    fill(this.#after, isSoftmax ? [] : after);
     this.#bill.hidden = this.#after.hidden = false;
   }
 

@@ -45,7 +45,18 @@ export class Bidders {
       row.share.textContent = `${percent(row.sum / tokens.length)} of the text`;
       this.#follow(row, agent, tokens.length);
     }
-    if (transcript.settled) this.#rows.forEach((row) => this.#close(row));
+    if (transcript.settled) this.#settle(transcript);
+  }
+
+  /** The last word on what each pays; nobody can bid any more. */
+  #settle({ settled }) {
+    for (const { id, total_micros: total } of settled.agents) {
+      const row = this.#rows.get(id);
+      if (!row?.paid || total === undefined) continue;
+      row.paid.textContent = money(total, this.#currency);
+      row.paid.nextSibling.textContent = "pays";
+    }
+    this.#rows.forEach((row) => this.#close(row));
   }
 
   #recount(row, id, tokens) {
@@ -91,8 +102,9 @@ export class Bidders {
       head.append(el("p", { class: "paid" }, row.paid, el("small", { text: "paid so far" })));
     }
     this.#rows.set(side.id, row);
-    const lines = [head, el("p", { class: "share-line" }, track, row.share)];
-    if (!side.isHouse && side.bid !== null) lines.push(this.#bidLine(side, row, bidMicros, mayBid));
+    const value = side.valuePerNat === null ? null : `values a text at ${price(micros(side.valuePerNat), this.#currency)} a nat`;
+    const lines = value ? [head, el("p", { class: "small muted", text: value })] : [head, el("p", { class: "share-line" }, track, row.share)];
+    if (!value && !side.isHouse && side.bid !== null) lines.push(this.#bidLine(side, row, bidMicros, mayBid));
     return el("div", { class: `bidder ${side.look}`, data: { agent: side.id } }, lines);
   }
 

@@ -20,7 +20,7 @@ export function billOf(transcript, sides) {
   const { currency } = settled;
   const owed = new Map(settled.agents.map((agent) => [agent.id, agent]));
   const rows = sides.filter((side) => !side.isHouse).map((side) => rowOf(side, owed.get(side.id), transcript.tokens, currency));
-  const heads = ["Advertiser", "Influence", "Paid for", "Its bids were", "Pays"];
+  const details = transcript.tokens.length > 0 ? ["Influence", "Paid for", "Its bids were"] : []; // whole texts have none
   const total = settled.total_micros === undefined ? "" : money(settled.total_micros, currency);
   return el(
     "section",
@@ -33,9 +33,9 @@ export function billOf(transcript, sides) {
       el(
         "table",
         {},
-        el("thead", {}, el("tr", {}, heads.map((text) => el("th", { scope: "col", text })))),
+        el("thead", {}, el("tr", {}, ["Advertiser", ...details, "Pays"].map((text) => el("th", { scope: "col", text })))),
         el("tbody", {}, rows),
-        el("tfoot", {}, el("tr", {}, el("th", { scope: "row", text: "Total" }), el("td"), el("td"), el("td"), el("td", { class: "total", text: total }))),
+        el("tfoot", {}, el("tr", {}, el("th", { scope: "row", text: "Total" }), details.map(() => el("td")), el("td", { class: "total", text: total }))),
       ),
     ),
     created ? el("p", { class: "promise", text: created.guarantee.summary }) : null,
@@ -53,9 +53,7 @@ function rowOf(side, agent, tokens, currency) {
     "tr",
     { data: { agent: side.id, micros: agent?.total_micros } },
     el("th", { scope: "row" }, who(side)),
-    el("td", { text: parts.length ? percent(influence) : "–" }),
-    el("td", { text: parts.length ? count(numPaid, "token") : "–" }),
-    el("td", { text: parts.length ? money(bids, currency) : "–" }),
+    tokens.length > 0 && [percent(influence), count(numPaid, "token"), money(bids, currency)].map((text) => el("td", { text: parts.length ? text : "–" })),
     el("td", { text: agent ? money(agent.total_micros, currency) : unknown }),
   );
 }

@@ -74,7 +74,7 @@ export class Form {
     });
   }
 
-  #append({ name = "", offer = "", bid = "0.002", value_per_nat: value = "1" }) {
+  #append({ name = "", offer = "", bid = "0.002", value_per_nat: value = "0.01" }) {
     const index = this.#rows.children.length;
     const field = (key, label, initial, more = {}) => {
       const id = `${key}-${index}`;

@@ -40,7 +40,7 @@ export class Looking {
   }
 
   #head(token, numTokens) {
-    const title = el("h2", { id: "looking-title" }, `Token ${token.step + 1} of ${numTokens}: `, el("q", { text: visible(token.text) }));
+    const title = el("h2", { id: "looking-title" }, `Token ${token.step + 1} of ${numTokens}: `, el("q", { text: token.text.trim() ? token.text : visible(token.text) }));
     const chance = token.probability === undefined ? null : el("span", { class: "muted", text: `had a chance of ${percent(token.probability)}` });
     const walk = el(
       "div",
@@ -73,7 +73,7 @@ export class Looking {
     return el(
       "div",
       {},
-      el("h3", { text: "What each wanted" }),
+      el("h3", {}, "What each wanted ", el("span", { class: "muted small", text: "(· is a space)" })),
       el(
         "div",
         { class: "wants" },

@@ -69,7 +69,13 @@ const OPTIONS = [
     hint: "Must not depend on what advertisers bid.",
     choices: { context_aware: "the house, knowing the offers", reference: "the house model", token_auction: "the token auction, equal weights" },
   },
-  { name: "tau", label: "Temperature of the choice, τ", of: SOFTMAX, hint: "Higher: the choice listens less to rewards.", number: { initial: 1, min: 0.001, max: 1000, step: "any" } },
+  {
+    name: "tau",
+    label: "Temperature of the choice, τ",
+    of: SOFTMAX,
+    hint: "Currency per nat: the higher, the less the choice listens to what a text is worth to advertisers.",
+    amount: "0.01",
+  },
 ];
 
 /** The fields in one fold; `onChange()` is called when the mechanism changes. */

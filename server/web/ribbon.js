@@ -47,33 +47,33 @@ export class Ribbon {
     const group = Math.ceil(this.#columns.length / MOST_COLUMNS);
     const num = Math.ceil(this.#columns.length / group);
     const step = width / Math.max(num, this.#place);
-    const colours = this.#sides.map((side) => colour(side));
+    const fills = this.#sides.map((side) => fillOf(pen, side));
     for (let at = 0; at < num; at += 1) {
       const columns = this.#columns.slice(at * group, (at + 1) * group);
       let top = 0;
       this.#sides.forEach((side, index) => {
         const share = columns.reduce((sum, shares) => sum + shares[index], 0) / columns.length;
-        this.#piece(pen, colours[index], side, at * step, top * height, Math.max(1, step - 1), share * height);
+        pen.fillStyle = fills[index];
+        pen.globalAlpha = side.isHouse ? 0.35 : 0.9;
+        pen.fillRect(at * step, top * height, Math.max(1, step - 1), share * height);
         top += share;
       });
     }
-  }
-
-  /** Sides differ by pattern too: full, hatched, striped, …; the house is pale. */
-  #piece(pen, fill, side, x, y, width, height) {
-    if (height < 0.3) return;
-    pen.globalAlpha = side.isHouse ? 0.35 : 0.9;
-    pen.fillStyle = fill;
-    if (side.isHouse || side.index === 0) return pen.fillRect(x, y, width, height);
-    const period = 2 + (side.index % 5);
-    for (let line = Math.ceil(y / period) * period; line < y + height; line += period) {
-      pen.fillRect(x, line, width, Math.min(period - 1, y + height - line));
-    }
-    return pen.fillRect(x, y, width, 1);
   }
 
   #watchSize() {
     new ResizeObserver(() => this.draw()).observe(this.#canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
+}
+
+/** Sides differ by pattern too: the first is full, the others are striped, each wider than the one before. */
+function fillOf(pen, side) {
+  const ink = colour(side);
+  if (side.isHouse || side.index === 0) return ink;
+  const tile = new OffscreenCanvas(4, 2 + (side.index % 5));
+  const tilePen = tile.getContext("2d");
+  tilePen.fillStyle = ink;
+  tilePen.fillRect(0, 0, tile.width, tile.height - 1);
+  return pen.createPattern(tile, "repeat");
 }

@@ -2,7 +2,7 @@
 
 import { el, named } from "./dom.js";
 
-export const HOUSE = "reference"; // the house model's row
+const HOUSE_NAMES = { reference: "The house model", proposal: "The house, knowing the offers" };
 const STRENGTHS = 5; // of a tint
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2], [1, 2]]; // of a line in a chart, in the order of sides
 const NUM_LOOKS = 6;
@@ -12,14 +12,15 @@ export function sidesOf(created) {
   const agents = new Map((created.spec.agents ?? []).map((agent) => [agent.id, agent]));
   return created.rows.map((id, index) => {
     const agent = agents.get(id);
-    const isHouse = id === HOUSE && !agent;
+    const isHouse = !agent; // every other row is an advertiser's
     return {
       id,
       index,
       isHouse,
-      name: isHouse ? "The house model" : (agent?.name ?? id),
+      name: agent?.name ?? HOUSE_NAMES[id] ?? id,
       offer: agent?.offer ?? "",
       bid: agent?.bid ?? null,
+      valuePerNat: agent?.value_per_nat ?? null, // in a softmax auction, which takes no bids
       letter: isHouse ? "·" : String.fromCharCode(65 + (index % 26)),
       look: isHouse ? "house" : `by-${index % NUM_LOOKS}`,
       dash: DASHES[index % NUM_LOOKS],

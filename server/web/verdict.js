@@ -9,6 +9,9 @@ const CHECKS = {
   chain: "Every line is chained to the one before it by its hash",
   commitment: "The seed is the one that was committed to before the first token",
   keys: "Every token’s random numbers follow from that seed",
+  "candidates' draws": "Every candidate’s random numbers follow from that seed",
+  probabilities: "Every candidate’s chance follows from rewards and values, with and without each advertiser",
+  choice: "The text is the one that the random number picks",
   draws: "Every token is the one that its random number picks",
   aggregate: "Every mixture follows from the opinions and the bids",
   "bids and budgets": "Bids counted as they were made, budgets were kept",
@@ -19,8 +22,8 @@ const CHECKS = {
   "published head": "It is the very receipt that the stream announced",
 };
 
-/** A card that checks the receipt of a settled auction at once. `receipt()` fetches its text. */
-export function verdictOf(auctionId, head, receipt) {
+/** A card that checks the receipt of a settled auction at once. `receipt()` fetches its text; its steps are `noun`s. */
+export function verdictOf(auctionId, head, noun, receipt) {
   const says = el("div", { "aria-live": "polite" }, el("p", { class: "loading", text: "Fetching and checking the receipt…" }));
   const tools = el("div", { class: "tools" }, link());
   const node = el(
@@ -31,11 +34,11 @@ export function verdictOf(auctionId, head, receipt) {
     says,
     tools,
   );
-  check(auctionId, head, receipt, says, tools).catch((error) => fill(says, problem(error)));
+  check({ auctionId, head, noun, receipt }, says, tools).catch((error) => fill(says, problem(error)));
   return node;
 }
 
-async function check(auctionId, head, receipt, says, tools) {
+async function check({ auctionId, head, noun, receipt }, says, tools) {
   const text = await receipt();
   tools.prepend(download(auctionId, text));
   const verdict = await verify(text, { head });
@@ -43,7 +46,7 @@ async function check(auctionId, head, receipt, says, tools) {
   const outcome = el("p", {
     class: `outcome ${ok ? "good" : "bad"}`,
     data: { ok, level: verdict.level, steps: verdict.num_steps },
-    text: ok ? `✓ The receipt holds: ${count(verdict.num_steps, "token")}` : `✗ It does not hold at ${failure.where}`,
+    text: ok ? `✓ The receipt holds: ${count(verdict.num_steps, noun)}` : `✗ It does not hold at ${failure.where}`,
   });
   const unchecked = (verdict.unchecked ?? []).map((text) => el("li", { class: "unchecked" }, el("span", { text })));
   fill(

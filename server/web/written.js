@@ -46,6 +46,7 @@ export class Written {
     if (fresh.hasChildNodes()) this.node.insertBefore(fresh, this.#rest.isConnected ? this.#rest : this.#caret);
     this.#showRest(transcript);
     if (transcript.settled) this.#caret.remove();
+    this.node.classList.toggle("whole", Boolean(transcript.settled));
   }
 
   /** Mark the token that is looked at, or none. */

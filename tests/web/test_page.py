@@ -111,10 +111,8 @@ async def test_keys_walk_through_the_tokens_and_say_what_is_there(open_page: Ope
             await page.locator(".paper .written").focus()
             for key, step in (("Home", 0), ("ArrowRight", 1), ("End", 11), ("ArrowRight", 11), ("ArrowLeft", 10)):
                 await page.keyboard.press(key)
-                assert (
-                    await page.inner_text("#looking-title")
-                    == f"Token {step + 1} of 12: {tokens[step]['text'].replace(' ', '·')}"
-                )
+                said = tokens[step]["text"] if tokens[step]["text"].strip() else "·"
+                assert await page.inner_text("#looking-title") == f"Token {step + 1} of 12: {said}"
             assert (await page.inner_text("#summary")).startswith("Token 11")
 
 
@@ -129,6 +127,28 @@ async def test_link_replays_the_auction_from_the_ledger(open_page: Open, start: 
             assert await written(page) == settled["text"]
             await page.get_by_role("link", name="New auction").click()
             await page.wait_for_selector(f"#recent-list a[href='#{auction_id}']")
+
+
+async def test_softmax_auction_shows_candidates_chances_and_what_each_moved(open_page: Open, start: Start) -> None:
+    async with start() as server, open_page(server.url) as page:
+        await fill_form(page, "agent0", "agent1", max_tokens="6", seed="3")
+        await page.select_option("#option-mechanism", "softmax")
+        await page.fill("#option-num_candidates", "4")
+        assert await page.is_visible("#value-0") and not await page.is_visible("#bid-0")
+        await page.click("text=Start the auction")
+        events = await settled_events(server, page)
+        [finalized] = [event for event in events if event["type"] == "auction.finalized"]
+        assert await written(page) == events[-1]["text"] == finalized["text"]
+        chances = await page.locator(".candidate").evaluate_all(
+            "all => all.map(c => [+c.dataset.index, +c.dataset.probability])"
+        )
+        assert dict(chances) == {c["index"]: c["probability"] for c in finalized["candidates"]}
+        assert await page.locator(".candidate.chosen").get_attribute("data-index") == str(finalized["chosen"])
+        rows = await page.locator(".bill tbody tr").evaluate_all(
+            "rows => rows.map(r => [r.dataset.agent, +r.dataset.micros])"
+        )
+        assert dict(rows) == {agent["id"]: agent["payment_micros"] for agent in finalized["agents"]}
+        await page.wait_for_selector(".verdict .outcome.good")
 
 
 async def test_disclosure_stays_in_sight_from_the_first_token_to_the_bill(open_page: Open, start: Start) -> None:

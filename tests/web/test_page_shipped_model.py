@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.web.conftest import Open
 from tests.web.on_page import charted, written
+from tests.web.shipped_server import serving, tokenauction
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
-
-TOKENAUCTION = ("-c", "from tokenauction.clients.cli import main; main()")
-
-
-async def tokenauction(*arguments: str) -> asyncio.subprocess.Process:
-    environment = {**os.environ, "COLUMNS": "200"}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, *TOKENAUCTION, *arguments, env=environment, stdout=asyncio.subprocess.PIPE
-    )
-
-
-@asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[str]:
-    """The URL of `tokenauction serve` with the shipped model."""
-    process = await tokenauction("serve", "--port", "0", "--ledger", str(folder / "ledger.db"), "--play-money", "1")
-    assert process.stdout is not None
-    try:
-        line = (await process.stdout.readline()).decode()
-        yield next(word for word in line.split() if word.startswith("http"))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        await process.wait()
 
 
 async def test_one_click_writes_settles_and_checks_an_ad(open_page: Open, tmp_path: Path) -> None:
