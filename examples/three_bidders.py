@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenauction.clients.agent import Agent, Outcome
+from tokenauction.clients.agent import Agent
+from tokenauction.clients.bidder import Outcome
 from tokenauction.clients.client import Client, Event
 from tokenauction.clients.strategies import Fixed, Sight, Strategy
 from tokenauction.engine.receipt import parse_receipt

@@ -23,7 +23,7 @@ ACKNOWLEDGE_SECONDS = 10.0  # for the broker to acknowledge anything
 KEEP_ALIVE_SECONDS = 15
 MAX_PACKET = 128 * 1024  # bytes of what is taken from the broker
 MAX_QUEUED = 10_000  # messages that wait to be read; what comes beyond is lost, and its sender hears nothing
-NO_RETAINED = 2  # of MQTT 5: a subscription brings no message that was there before
+WITH_RETAINED, NO_RETAINED = 0, 2  # of MQTT 5: whether a subscription brings what was there before
 MAX_PUBLISHING = 256  # at a time
 
 log = logging.getLogger("tokenauction.server.mqtt")
@@ -56,11 +56,11 @@ class Link:
         if self._client.refusal is not None:
             raise aiomqtt.MqttError(f"the broker refuses what is published to {topic}: {self._client.refusal}")
 
-    async def subscribe(self, topic: str) -> None:
-        """Ask for what is said there from now on; raises one of LOST, also where the broker refuses."""
-        options = SubscribeOptions(qos=QOS, retainHandling=NO_RETAINED)
+    async def subscribe(self, topic: str, *, with_retained: bool = False, is_needed: bool = True) -> None:
+        """Ask for what is said there from now on; raises one of LOST, also where the broker refuses what is needed."""
+        options = SubscribeOptions(qos=QOS, retainHandling=WITH_RETAINED if with_retained else NO_RETAINED)
         for code in await self._client.subscribe(topic, options=options):
-            if not isinstance(code, int) and code.is_failure:
+            if is_needed and not isinstance(code, int) and code.is_failure:
                 raise aiomqtt.MqttError(f"the broker refuses a subscription to {topic}: {code}")
 
     async def messages(self) -> AsyncIterator[aiomqtt.Message]:

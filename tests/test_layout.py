@@ -34,7 +34,7 @@ MAY_IMPORT_OURS: dict[str, tuple[str, ...]] = {
     "models.base": (),
     "models.compiler": (),
     "server": ("server", "engine", "models.base"),
-    "clients": ("clients", "server.wire"),
+    "clients": ("clients", "server.wire", "server.mqtt_link", "server.mqtt_topics", "server.openrtb"),
     "clients.cli": ("",),
 }
 

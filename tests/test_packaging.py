@@ -58,11 +58,13 @@ INDISPENSABLE = frozenset(
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OPTIONAL = ("gpu", "otel", "plot", "postgres")
+OPTIONAL = ("gpu", "mqtt", "otel", "plot", "postgres")
 OPTIONAL_IMPORTS = {  # what only some files import, which nothing else imports before it is asked for
+    "aiomqtt": {"mqtt", "mqtt_bids", "mqtt_link"},
     "asyncpg": {"postgres_connection"},
     "matplotlib": {"sweep"},
     "opentelemetry": {"traces"},
+    "paho": {"mqtt_agent", "mqtt_bids", "mqtt_link", "mqtt_mirror"},
     "triton": {"auction_kernels", "llama_fused", "paged_attention"},
 }
 

@@ -8,18 +8,22 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from tokenauction.clients.agent import Agent
+from tokenauction.clients.cli.broker import address_of
 from tokenauction.clients.cli.output import one_line, print_json, visible
 from tokenauction.clients.cli.spec_file import load_spec
 from tokenauction.clients.client import Client, Event, ServerError, Unreachable
 from tokenauction.clients.strategies import BudgetPaced, Decreasing, Fixed, NameContest, NameFirst, Strategy
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 from tokenauction.engine.money import from_micros, to_micros
+
+if TYPE_CHECKING:
+    from tokenauction.clients.mqtt_agent import MqttAgent
 
 TOKEN_VARIABLE = "TOKENAUCTION_TOKEN"
 MAX_RECEIPT = 2**28  # bytes
@@ -52,13 +56,31 @@ def watch(url: str, auction_id: str, after_seq: int, *, as_json: bool) -> None:
 
 
 def bid(
-    url: str, auction_id: str, agent_id: str, strategy: Strategy, budget: str | None, brief: tuple[str, str] | None
+    url: str,
+    auction_id: str,
+    agent_id: str,
+    strategy: Strategy,
+    budget: str | None,
+    brief: tuple[str, str] | None,
+    broker: tuple[str, Path | None] | None = None,
 ) -> None:
-    """Run one agent to the end of an auction and say what came of it."""
-    budget_micros = None if budget is None else to_micros(budget, "--budget")
+    """Run one agent to the end of an auction and say what came of it; `broker` is its URL and who vouches for it."""
     name, offer = brief or (None, None)
-    agent = Agent(client_for(url), agent_id, strategy, budget_micros=budget_micros, name=name, offer=offer)
+    own: dict[str, Any] = {"name": name, "offer": offer}
+    own["budget_micros"] = None if budget is None else to_micros(budget, "--budget")
+    if broker is None:
+        agent: Agent | MqttAgent = Agent(client_for(url), agent_id, strategy, **own)
+    else:
+        agent = _agent_at(broker, agent_id, strategy, own)
     asyncio.run(_guard(_bid(agent, auction_id)))
+
+
+def _agent_at(broker: tuple[str, Path | None], agent_id: str, strategy: Strategy, own: Mapping[str, Any]) -> MqttAgent:
+    """Imported here alone, since the package that it takes need not be there."""
+    address = address_of(broker[0], os.environ.get("TOKENAUCTION_MQTT_PASSWORD") or None, ca=broker[1])
+    from tokenauction.clients.mqtt_agent import MqttAgent
+
+    return MqttAgent(address, agent_id, strategy, token=os.environ.get(TOKEN_VARIABLE) or None, give_up=15.0, **own)
 
 
 def strategy_of(kind: str, bid_amount: str, name: str | None, rivals: list[str]) -> Strategy:
@@ -127,7 +149,7 @@ async def _show(events: AsyncIterator[Event], *, as_json: bool) -> None:
             print(visible(event["text"][num_shown:]))
 
 
-async def _bid(agent: Agent, auction_id: str) -> None:
+async def _bid(agent: Agent | MqttAgent, auction_id: str) -> None:
     outcome = await agent.run(auction_id)
     print(visible(outcome.text))
     fared = outcome.outcome + (f" ({outcome.loss_reason})" if outcome.loss_reason else "")

@@ -91,13 +91,16 @@ def agent(
     name: Annotated[str | None, typer.Option(help="The brand; with --offer, the brief of one who joins.")] = None,
     offer: Annotated[str | None, typer.Option(help="What it offers.")] = None,
     rival: Annotated[list[str] | None, typer.Option(help="For name-contest; may be repeated.")] = None,
+    mqtt: Annotated[str | None, typer.Option(help="Bid by way of this broker, without the server's URL.")] = None,
+    mqtt_ca: Annotated[Path | None, typer.Option(help="Who vouches for the broker, for mqtts.")] = None,
 ) -> None:
     """Bid for one advertiser in an auction of a server."""
     from tokenauction.clients.cli.remote import bid as bid_in
     from tokenauction.clients.cli.remote import strategy_of
 
     brief = None if name is None or offer is None else (name, offer)
-    bid_in(url, auction_id, agent_id, strategy_of(strategy, bid, name, rival or []), budget, brief)
+    chosen = strategy_of(strategy, bid, name, rival or [])
+    bid_in(url, auction_id, agent_id, chosen, budget, brief, broker=None if mqtt is None else (mqtt, mqtt_ca))
 
 
 @token_app.command("create")
