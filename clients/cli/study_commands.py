@@ -1,4 +1,4 @@
-"""The commands that study the mechanism: clear, finalize, sweep, reproduce; each hands over to the file of its name."""
+"""The commands that study the mechanism, from clear to reproduce; each hands over to the file of its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenauction.clients.cli.reproduction.part import Part
 
 
 class TableFormat(StrEnum):
-    """How `sweep` and `reproduce` show their tables."""
+    """How `compare`, `sweep` and `reproduce` show their tables."""
 
     rich = "rich"
     json = "json"
@@ -21,7 +21,7 @@ class TableFormat(StrEnum):
 
 def add_study_commands(app: typer.Typer) -> None:
     """Put the commands of this file into an app."""
-    for command in (clear, finalize, sweep, reproduce):
+    for command in (clear, finalize, compare, sweep, reproduce):
         app.command()(command)
 
 
@@ -41,6 +41,29 @@ def finalize(
     from tokenauction.clients.cli.finalize import finalize_file
 
     finalize_file(file)
+
+
+def compare(
+    spec: SpecFile,
+    texts: Annotated[int, typer.Option(help="Texts of the token auction, whose means are shown.", min=1, max=64)] = 8,
+    format: Annotated[TableFormat, typer.Option(help="A table, or JSON.")] = TableFormat.rich,
+    seed: Annotated[int | None, typer.Option(help="Whole number; drawn if left out.", min=0)] = None,
+    num_candidates: Annotated[int | None, typer.Option(help="Texts that compete.")] = None,
+    proposal: Annotated[str | None, typer.Option(help="reference, context_aware or token_auction.")] = None,
+    model: Model = None,
+    runner: Runner = "auto",
+    numerics: Numerics = "auto",
+    cache_gib: CacheGib = 2.0,
+) -> None:
+    """One request under the softmax auction, VCG, best-of-M, the reference alone, and the token auction."""
+    from tokenauction.clients.cli.compare import compare as run_compare
+    from tokenauction.clients.cli.compose import ModelChoice
+    from tokenauction.clients.cli.spec_file import load_spec
+
+    given = {"seed": seed, "num_candidates": num_candidates, "proposal": proposal}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    loaded = load_spec(spec, {"mechanism": "softmax", **overrides})
+    run_compare(loaded, texts, format.value, ModelChoice(model, runner, numerics, cache_gib))
 
 
 def sweep(
