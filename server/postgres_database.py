@@ -116,8 +116,10 @@ class PostgresDatabase(Database):
         return await self.read(owner_of)
 
     async def close(self) -> None:
-        await self._thread.run(self._close())
-        self._thread.stop()
+        try:
+            await self._thread.run(self._close())
+        finally:
+            self._thread.stop()
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         deadline = asyncio.get_running_loop().time() + self.reconnect_seconds
@@ -179,7 +181,8 @@ class PostgresDatabase(Database):
                         self._connection = await self._connect()
                         is_made = await self._lease.resume(self._connection)
                     except Exception as error:
-                        if not is_lost(error):
+                        is_other = isinstance(error, LedgerError) and error.code == "unusable_database"  # yet a standby
+                        if not is_lost(error) and not is_other:
                             raise
                         cause = error
                         await asyncio.sleep(RETRY_SECONDS)

@@ -79,7 +79,8 @@ class Lease:
     async def resume(self, connection: AsyncConnection) -> bool:
         """Take the lock again on a new connection; whether the commit that was in doubt was made.
 
-        Waits for the lock as long as the caller does. Raises LedgerError (failed) where another session writes by now.
+        Waits for the lock as long as the caller does. Raises LedgerError (failed) where another session writes by now,
+        or what was committed is not there.
         """
         if self.backend is not None:
             pid, started = self.backend
@@ -91,8 +92,10 @@ class Lease:
             await self._read_count(connection)
             await asyncio.sleep(POLL_SECONDS)
         num_commits = await self._read_count(connection)
-        is_made = num_commits == self.num_commits + 1
-        assert is_made or num_commits == self.num_commits, "commits are counted one by one"
+        if num_commits < self.num_commits:
+            lost = self.num_commits - num_commits
+            raise LedgerError("failed", f"{lost} commits that were acknowledged are gone: was a standby promoted?")
+        is_made = num_commits > self.num_commits
         self.num_commits = num_commits
         return is_made
 

@@ -221,6 +221,28 @@ async def test_server_that_was_taken_over_writes_nothing(name: str) -> None:
             assert (await second.balances())["palm"] == 2
 
 
+async def test_ledger_fails_where_acknowledged_commits_are_gone(name: str) -> None:
+    server = shared_postgres()
+    async with opened(server.url(name)) as ledger:
+        await ledger.deposit("palm", 1, "wire 1")
+        await server.execute("UPDATE writer SET num_commits = 0", database=name)
+        await cut_off(server, name)
+        code, message = await refusal(ledger.deposit("palm", 1, "wire 2"))
+        assert code == "failed" and "1 commits that were acknowledged are gone" in message
+
+
+async def test_server_waits_until_a_standby_is_the_primary(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = shared_postgres()
+    async with opened(server.url(name)) as ledger:
+        await server.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # as little use as a standby
+        await cut_off(server, name)
+        waiting = asyncio.ensure_future(ledger.deposit("palm", 1, "wire 1"))
+        while "is lost" not in caplog.text:
+            await asyncio.sleep(0)
+        await server.execute(f"ALTER DATABASE {name} RESET synchronous_commit")
+        assert await waiting is True
+
+
 async def test_commit_is_refused_where_another_session_has_written(name: str) -> None:
     server = shared_postgres()
     async with opened(server.url(name)) as ledger:
