@@ -27,7 +27,7 @@ class Stake:
 
 @dataclass(frozen=True)
 class Point:
-    """One bid, in micros per token, and what it comes to."""
+    """One bid, in micros per token (softmax auction: value, in micros per nat), and what it comes to."""
 
     bid_micros: int
     spend_micros: float  # over the whole text, without regard to a budget
@@ -37,7 +37,7 @@ class Point:
 def why_not_exact(spec: AuctionSpec) -> str:
     """Why spending at other bids does not follow from what every auction records; empty where it does."""
     if spec.finalizer is not None:
-        return "a softmax auction asks for values per nat, not for bids per token"
+        return "a softmax auction asks for values per nat, not for bids per token"  # see value_landscape.py
     combination = f"{spec.rule}/{spec.sampler}/{spec.pricing}"
     if spec.pricing in ("first_price", "free"):
         return ""

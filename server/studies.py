@@ -10,6 +10,7 @@ Texts of studies share the decoder with auctions, a few at a time, and are on no
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,12 +18,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from tokenauction.engine.errors import InvalidSpec, TokenAuctionError
 from tokenauction.engine.events import Event
 from tokenauction.engine.guarantees import Rule
 from tokenauction.engine.landscape import Point, Stake, landscape, why_not_exact
+from tokenauction.engine.money import MICROS
 from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AuctionSpec
+from tokenauction.engine.value_landscape import value_landscape
 from tokenauction.engine.weight_sweep import at_weight, mention_rates
 from tokenauction.server.decoding import DecoderStopped
 from tokenauction.server.house import RETRY_SECONDS, House
@@ -84,20 +90,36 @@ class Studies:
     async def landscape(self, auction_id: str, agent_id: str, points: int) -> tuple[AuctionSpec, str, list[Point]]:
         """The auction's spec, why there is no landscape (or ""), and an agent's points from 0 to three times its bid.
 
+        In a softmax auction to three times its value per nat.
+
         Raises Refused (not_found, not_settled).
         """
         spec = await self._settled_spec(auction_id)
-        agent = next((agent for agent in spec.agents if agent.id == agent_id), None)
-        if agent is None:
+        ids = [agent.id for agent in spec.agents]
+        if agent_id not in ids:
             raise Refused("not_found", f"{auction_id} has no agent {agent_id!r}")
+        row = ids.index(agent_id)
+        if spec.finalizer is not None:
+            return spec, *await self._value_landscape(auction_id, spec, row, points)
         tokens = [event async for event in self.house.ledger.events(auction_id, kind="auction.token")]
         stakes, reason = stakes_of(tokens, agent_id)
         reason = why_not_exact(spec) or reason
         if reason:
             return spec, reason, []
-        most = 3 * (agent.bid_micros or max(other.bid_micros for other in spec.agents) or spec.reference_weight_micros)
-        bids = sorted({most * place // (points - 1) for place in range(points)})
-        return spec, "", landscape(spec, stakes, bids)
+        all_bids = [agent.bid_micros for agent in spec.agents]
+        own = all_bids[row] or max(all_bids) or spec.reference_weight_micros
+        return spec, "", landscape(spec, stakes, evenly(3 * own, points))
+
+    async def _value_landscape(
+        self, auction_id: str, spec: AuctionSpec, row: int, points: int
+    ) -> tuple[str, list[Point]]:
+        async for event in self.house.ledger.events(auction_id, kind="auction.finalized"):
+            rewards = [agent["rewards"] for agent in event["agents"]]
+            weights = [[each[name] for each in event["candidates"]] for name in ("log_reference", "log_proposal")]
+            reference, proposal = or_ruled_out(weights)
+            own = spec.agents[row].value_per_nat_micros or MICROS
+            return "", value_landscape(spec, row, or_ruled_out(rewards), reference - proposal, evenly(3 * own, points))
+        return "no candidate was chosen", []
 
     async def _settled_spec(self, auction_id: str) -> AuctionSpec:
         """The spec that a settled auction was run with, whoever had joined it among its agents."""
@@ -158,6 +180,16 @@ class Studies:
             with suppress(DecoderStopped, TokenAuctionError):  # it has ended in the meantime
                 await asyncio.shield(house.thread.call(partial(house.decoder.cancel, study_id)))
             raise
+
+
+def evenly(most: int, points: int) -> list[int]:
+    """Whole micros from 0 to `most`, evenly."""
+    return sorted({most * place // (points - 1) for place in range(points)})
+
+
+def or_ruled_out(rows: Sequence[Sequence[float | None]]) -> Tensor:
+    """A table of logarithms or rewards, in which nothing stands for -∞."""
+    return torch.tensor([[-math.inf if x is None else x for x in row] for row in rows], dtype=torch.float64)
 
 
 def without_bids(spec: AuctionSpec) -> AuctionSpec:

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -71,10 +71,14 @@ class LandscapePoint(BaseModel):
 
 
 class Landscape(BaseModel):
-    """An agent's spending and influence against its own bid; where they are not exact, why, and no points."""
+    """An agent's spending and influence against its own bid; where they are not exact, why, and no points.
+
+    In a softmax auction bids are values per nat, and influence is how far the choice moved: TV(π, π_-i).
+    """
 
     agent_id: str
     currency: str
+    per: Literal["token", "nat"]  # what a bid is for
     own_bid_micros: int
     exact: bool
     reason: str
@@ -144,11 +148,13 @@ async def read_landscape(
     context = context_of(request)
     await _check_owner(context, auction_id, who)
     spec, reason, found = await context.studies.landscape(auction_id, agent_id, points)
-    own = next(agent.bid_micros for agent in spec.agents if agent.id == agent_id)
+    agent = next(agent for agent in spec.agents if agent.id == agent_id)
+    is_softmax = spec.finalizer is not None
     return Landscape(
         agent_id=agent_id,
         currency=spec.currency,
-        own_bid_micros=own,
+        per="nat" if is_softmax else "token",
+        own_bid_micros=agent.value_per_nat_micros if is_softmax else agent.bid_micros,
         exact=not reason,
         reason=reason,
         points=[LandscapePoint(**asdict(point)) for point in found],

@@ -85,7 +85,8 @@ def demo_on_a_page(choice: ModelChoice, port: int = 0) -> None:
     """Serve the page on 127.0.0.1 until Ctrl-C, with play money and a ledger that is thrown away."""
     logging.getLogger("tokenauction.server").setLevel(logging.WARNING)  # who watches the page needs no lines
     model = choice.load(max_rows=MAX_ROWS)
-    settings = ServerChoice(AppSettings(), Limits(drain_seconds=5), True, PLAY_MICROS, shows_page=True)
+    app = AppSettings(presets=load_presets(None))
+    settings = ServerChoice(app, Limits(drain_seconds=5), True, PLAY_MICROS, shows_page=True)
     with tempfile.TemporaryDirectory(prefix="tokenauction-") as folder:
         ledger = Path(folder) / "ledger.db"
         asyncio.run(_serve("127.0.0.1", port, str(ledger), model, settings))

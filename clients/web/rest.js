@@ -23,7 +23,7 @@ export class Rest {
     return (await this.#call("POST", path, body)).json();
   }
 
-  /** Hand over a JSON object for each line of the answer as it comes; all of them, less an error, which is thrown. */
+  /** Hand over a JSON object for each line of the answer as it comes; all of them. An error among them is thrown. */
   async lines(path, body, onLine) {
     const answer = await this.#call("POST", path, body);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -35,11 +35,12 @@ export class Rest {
       isOver = done;
       for (const row of rows.filter(Boolean).map((text) => JSON.parse(text))) {
         if (row.error) throw new Refused(row.error.code, row.error.message);
+        if (row.done) return found;
         found.push(row);
         onLine(row);
       }
     }
-    return found;
+    throw new Unreachable("the answer broke off");
   }
 
   async #call(method, path, body = undefined) {

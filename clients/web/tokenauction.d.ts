@@ -63,6 +63,8 @@ export interface Summary {
 export interface Landscape {
   agent_id: string;
   currency: string;
+  /** What a bid is for: in a softmax auction it is a value per nat, and influence how far the choice moved. */
+  per: "token" | "nat";
   own_bid_micros: number;
   /** False where spending cannot be computed exactly from what is on record; `reason` says why, and points are empty. */
   exact: boolean;

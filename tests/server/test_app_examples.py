@@ -86,7 +86,9 @@ async def test_demo_on_a_page_says_where_it_is_and_leaves_no_ledger_behind(tmp_p
     url = (await demo.stdout.readline()).decode().split()[2]
     try:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
-            assert (await http.get("/client/tokenauction.js")).status_code == 200
+            assert (await http.get("/")).text.startswith("<!doctype html>")
+            presets = (await http.get("/v1/presets")).json()["presets"]
+            assert "hawaii" in {preset["name"] for preset in presets}
         assert (await run("examples/front_end.py", url))[0].splitlines()[-1].startswith("sponsored by")
     finally:
         demo.send_signal(signal.SIGINT)

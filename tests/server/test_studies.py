@@ -73,15 +73,31 @@ async def test_text_without_ads_waits_for_the_settlement_and_is_on_no_ledger(sta
         assert await code_of(await http.post("/v1/auctions/none/without-ads")) == (404, "not_found")
 
 
-async def test_softmax_auction_has_a_text_without_ads_and_no_landscape(
+async def test_softmax_auction_has_a_text_without_ads_and_a_landscape_of_values(
     server: ToyServer, http: httpx.AsyncClient
 ) -> None:
     auction_id, events = await settled(server, mechanism="softmax", num_candidates=3, max_tokens=8)
     assert events[-1]["type"] == "auction.settled"
     plain = (await http.post(f"/v1/auctions/{auction_id}/without-ads")).json()
     assert plain["num_tokens"] == 8 and plain["text"]
-    answer = (await http.get(f"/v1/auctions/{auction_id}/landscape", params={"agent_id": "agent0"})).json()
-    assert not answer["exact"] and "values per nat" in answer["reason"]
+    for agent in events[-1]["agents"]:
+        query = {"agent_id": agent["id"], "points": 4}
+        answer = (await http.get(f"/v1/auctions/{auction_id}/landscape", params=query)).json()
+        assert (answer["exact"], answer["per"], answer["own_bid_micros"]) == (True, "nat", 1_000_000)
+        assert [point["bid_micros"] for point in answer["points"]] == [0, 1_000_000, 2_000_000, 3_000_000]
+        assert answer["points"][0]["spend_micros"] == answer["points"][0]["influence"] == 0
+        assert answer["points"][1]["spend_micros"] == pytest.approx(agent["exact_total_micros"], rel=1e-9)
+
+
+async def test_landscape_of_an_auction_that_was_cancelled_says_so(start: Start) -> None:
+    async with start(is_paced=True) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        spec = spec_of("0", "0", mechanism="softmax", num_candidates=2, max_tokens=50)
+        auction_id = (await server.client().begin(spec))["auction_id"]
+        cancelling = asyncio.create_task(http.post(f"/v1/auctions/{auction_id}/cancel"))
+        await step_until(server.model, collect(server.client().watch(auction_id)))
+        await cancelling
+        answer = (await http.get(f"/v1/auctions/{auction_id}/landscape", params={"agent_id": "agent0"})).json()
+        assert (answer["exact"], answer["reason"], answer["points"]) == (False, "no candidate was chosen", [])
 
 
 async def test_landscape_meets_the_bill_at_the_own_bid(server: ToyServer, http: httpx.AsyncClient) -> None:
