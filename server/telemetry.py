@@ -67,7 +67,9 @@ class Telemetry:
     def shown(self, live: Watched, event: Mapping[str, Any]) -> None:
         """An event was published."""
         kind: str = event["type"]
-        if kind == "auction.token":
+        if kind in ("auction.token", "auction.finalized"):
+            if kind == "auction.finalized":  # a text that was chosen comes whole; others are counted by the step
+                self.metrics.tokens.inc(event["num_tokens"])
             if live.auction_id in self._due:
                 self._first_token(live.auction_id, event["time"])
         elif kind == "auction.created":
@@ -110,10 +112,11 @@ class Telemetry:
     def stepped(self, times: StepTimes, events: Sequence[Event]) -> None:
         """The decoder took a step that had something to tell."""
         tokens = [event for event in events if event.type == "auction.token"]
-        if tokens:
-            self.metrics.tokens.inc(len(tokens))
+        if tokens or any(event.type == "candidates.progress" for event in events):
             self.metrics.step.observe(times.seconds)
             self.metrics.occupancy.observe(times.num_rows / times.max_rows)
+        if tokens:
+            self.metrics.tokens.inc(len(tokens))
             if times.model_seconds:  # none on a device: there host and model do not wait for each other
                 here = tokens[0].fields["latency_ms"] / 1000 - times.model_seconds  # without what is done beside it
                 self.metrics.auction_share.observe(min(1.0, max(0.0, here / times.seconds)))

@@ -69,6 +69,17 @@ async def test_metrics_count_what_an_auction_did(server: ToyServer) -> None:
     assert numbers[prefix + "step_seconds_sum"] > 0
 
 
+async def test_metrics_count_a_text_that_is_chosen_when_it_comes(server: ToyServer) -> None:
+    client = server.client()
+    spec = spec_of("0.002", "0.001", mechanism="softmax", num_candidates=3, tau="0.003")
+    settled = (await collect(client.watch((await client.begin(spec))["auction_id"])))[-1]
+    numbers = numbers_of(await scrape(server))
+    assert numbers["tokenauction_tokens_total"] == settled["num_tokens"] > 0
+    assert numbers["tokenauction_first_token_seconds_count"] == 1
+    assert numbers["tokenauction_step_seconds_count"] > 0
+    assert numbers["tokenauction_money_posted_micros_total USD"] == settled["total_micros"] > 0
+
+
 async def test_metrics_show_who_waits_and_how_long_bids_take(start: Start) -> None:
     async with start(is_paced=True) as server:
         client = server.client()
