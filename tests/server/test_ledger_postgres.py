@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
-from tests.server.kills import check
+from tests.server.kills import bid_on, check
 from tests.server.places import needs_postgres
 from tests.server.postgres import PASSWORD, PostgresServer, shared_postgres
 from tests.server.toy_server import collect, in_stream, spec_of, toy_server
@@ -361,21 +361,31 @@ async def test_crash_of_postgresql_shows_commits_that_are_not_synced(mortal: Pos
     assert lost["FULL"] == 0 and lost["NORMAL"] > 0
 
 
-async def test_watchers_of_an_auction_notice_no_crash_of_postgresql(mortal: PostgresServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", range(2))
+async def test_watchers_and_bidders_notice_no_crash_of_postgresql(
+    mortal: PostgresServer, tmp_path: Path, moment: int
+) -> None:
     url = mortal.url(await mortal.new_database())
+    accepted: list[tuple[str, int]] = []
     async with toy_server(tmp_path, ledger_url=url, delay=0.004) as server:
-        spec = spec_of("0.002", "0.001", max_tokens=400)
-        auction_id = (await server.client().begin(spec))["auction_id"]
-        watching = asyncio.create_task(collect(server.client().watch(auction_id)))
-        while server.house.live[auction_id].durable_seq < 20:
-            await asyncio.wait([watching], timeout=0.01)
-        mortal.kill()
+        specs = [spec_of("0.002", "0.001", max_tokens=250, seed=seed) for seed in range(3)]
+        ids = [(await server.client().begin(spec))["auction_id"] for spec in specs]
+        watching = [asyncio.create_task(collect(server.client().watch(auction_id))) for auction_id in ids]
+        bidding = asyncio.create_task(bid_on(server.client(), ids[0], accepted))
+        killed_at = random.Random(moment).randrange(5, 150)
+        while server.house.live[ids[0]].durable_seq < killed_at:
+            await asyncio.wait(watching, timeout=0.01)
+        (mortal.kill, mortal.stop)[moment % 2]()
         mortal.start()
-        events = in_stream(await watching)
-        assert [event["seq"] for event in events] == list(range(402))
+        streams = [in_stream(await events) for events in watching]
+        await bidding
+    for events in streams:
+        assert [event["seq"] for event in events] == list(range(252))
         assert {event["epoch"] for event in events} == {events[0]["epoch"]}
-        assert events[-1]["type"] == "auction.settled" and events[-1]["num_tokens"] == 400
-    await check(url, [auction_id])
+        assert events[-1]["type"] == "auction.settled" and events[-1]["num_tokens"] == 250
+    last_token = streams[0][-2] if streams[0][-2]["type"] == "auction.token" else streams[0][-3]
+    assert accepted and last_token["agents"][1]["bid_micros"] >= accepted[-1][1]
+    await check(url, ids)
 
 
 async def test_ledger_closes_without_a_word_when_postgresql_is_gone(
