@@ -29,6 +29,7 @@ from tokenauction.server.wire import AuctionCancel, AuctionCreate, Subscribe, en
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between two tries to connect
 GIVE_UP_SECONDS = 60.0  # without a connection
+TOO_MANY = 429  # HTTP's status for whoever should come again later
 MAX_MESSAGE = 8 * 2**20  # bytes that a server's message may have
 
 LOST = (OSError, TimeoutError, WebSocketException)  # what is worth another try
@@ -180,4 +181,4 @@ def _refusal(refused: InvalidStatus) -> Exception:
         code, message = str(error["code"]), str(error["message"])
     except (ValueError, TypeError, KeyError):
         code, message = "http", f"the server answered the handshake with {status}"
-    return ConnectionError(message) if status >= 500 else ServerError(code, message)
+    return ConnectionError(message) if status >= 500 or status == TOO_MANY else ServerError(code, message)

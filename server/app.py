@@ -13,7 +13,6 @@ A handshake that is refused gets a status and the same body as any error. It mus
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -39,9 +38,17 @@ from tokenauction.server.open_streams import OpenStreams
 from tokenauction.server.pages import Pages
 from tokenauction.server.peers import MAX_CONNECTIONS, MAX_PER_ADDRESS, Peers
 from tokenauction.server.presets import Presets
-from tokenauction.server.rate import BURST, REQUESTS_PER_SECOND, Rates, address_key
+from tokenauction.server.rate import (
+    BURST,
+    HANDSHAKE_BURST,
+    HANDSHAKES_PER_SECOND,
+    REQUESTS_PER_SECOND,
+    Rates,
+    address_key,
+)
 from tokenauction.server.refusal import Refused
 from tokenauction.server.request_body import MAX_BODY, MAX_CHAT_BODY, RequestBody
+from tokenauction.server.request_head import check_head
 from tokenauction.server.requests import EXPECTED, Requests
 from tokenauction.server.rest import router, status_of
 from tokenauction.server.rest_access import router as access_router
@@ -73,6 +80,8 @@ class AppSettings:
     max_per_address: int = MAX_PER_ADDRESS
     requests_per_second: float = REQUESTS_PER_SECOND  # by REST, from one address and with one token
     request_burst: float = BURST
+    handshakes_per_second: float = HANDSHAKES_PER_SECOND  # from one address
+    handshake_burst: float = HANDSHAKE_BURST
 
 
 class App:
@@ -88,6 +97,7 @@ class App:
         self.context = Context(house, *parts, settings.presets, streams)
         house.telemetry.metrics.registry.register(Gauges(self.context))
         self.is_ready = False
+        self._handshakes = Rates(settings.handshakes_per_second, settings.handshake_burst)
         self._rest = _rest(self)
 
     @property
@@ -99,10 +109,8 @@ class App:
         """The ASGI application."""
         if scope["type"] == "websocket":
             await self._stream(scope, receive, send)
-        elif not self._is_welcome(scope):
-            await _json(403, "foreign_origin", "pages of this origin may not use the server")(scope, receive, send)
-        elif (busy := self._too_many(scope)) is not None:
-            await busy(scope, receive, send)
+        elif (refusal := self._refusal_of(scope)) is not None:
+            await refusal(scope, receive, send)
         elif (page := self.pages.answer(scope)) is not None:
             await page(scope, receive, send)
         else:
@@ -116,7 +124,7 @@ class App:
         try:
             identity = await self._admit(scope, offers)
         except EXPECTED as error:
-            await _deny(send, status_of(error.code), error.code, str(error))
+            await _deny(send, error)
             return
         chosen = SUBPROTOCOL if SUBPROTOCOL in offers else None
         await send({"type": "websocket.accept", "subprotocol": chosen})
@@ -131,19 +139,23 @@ class App:
             await connection.run()
 
     async def _admit(self, scope: Scope, offers: Iterable[str]) -> Identity:
+        check_head(scope)
         if scope["path"] != STREAM_PATH:
             raise Refused("not_found", f"streams are at {STREAM_PATH}")
         if not self._is_welcome(scope):
             raise Refused("foreign_origin", "pages of this origin may not open a stream")
+        self._handshakes.check(_address(scope), asyncio.get_running_loop().time())
         self.peers.check_room(_address(scope))
         return await self.context.doorkeeper.identify(bearer(scope["headers"]), offers)
 
-    def _too_many(self, scope: Scope) -> JSONResponse | None:
-        """What an address gets that asks too often; the server's health may be asked for at any time."""
-        if scope["path"] in HEALTH:
-            return None
+    def _refusal_of(self, scope: Scope) -> JSONResponse | None:
+        """Why a request is not looked at any further; the server's health may be asked for at any time."""
         try:
-            self.context.rates.check(f"address {_address(scope)}", asyncio.get_running_loop().time())
+            check_head(scope)
+            if not self._is_welcome(scope):
+                raise Refused("foreign_origin", "pages of this origin may not use the server")
+            if scope["path"] not in HEALTH:
+                self.context.rates.check(f"address {_address(scope)}", asyncio.get_running_loop().time())
         except Refused as error:
             return _refusal(error)
         return None
@@ -246,6 +258,8 @@ def _refusal(error: Exception) -> JSONResponse:
     """What was refused, as a status and a body."""
     code, wait = str(getattr(error, "code", "error")), getattr(error, "retry_seconds", None)
     answer = _json(status_of(code), code, str(error))
+    if code == "bad_request":  # what follows on this connection is in doubt too
+        answer.headers["Connection"] = "close"
     if wait is not None:
         answer.headers["Retry-After"] = str(max(1, math.ceil(wait)))
     return answer
@@ -264,10 +278,8 @@ def _retry(is_later: bool) -> dict[str, str]:
     return {"Retry-After": str(RETRY_SECONDS)} if is_later else {}
 
 
-async def _deny(send: Send, status: int, code: str, message: str) -> None:
-    """Refuse a handshake with a status and a body."""
-    headers = {"content-type": "application/json", **{k.lower(): v for k, v in _retry(status == 503).items()}}
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": raw})
-    body = json.dumps({"error": {"code": code, "message": message}}).encode()
-    await send({"type": "websocket.http.response.body", "body": body})
+async def _deny(send: Send, error: Exception) -> None:
+    """Refuse a handshake with a status and a body, as any request."""
+    answer = _refusal(error)
+    await send({"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
+    await send({"type": "websocket.http.response.body", "body": answer.body})

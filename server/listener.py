@@ -30,6 +30,7 @@ MAX_SOCKETS_PER_ADDRESS = 2_000  # of them, from one address that is no proxy on
 MAX_PINGS = 200  # of a WebSocket's peer within PINGS_SECONDS
 PINGS_SECONDS = 10.0
 MAX_FRAGMENTS = 1_000  # of one message
+BROKEN = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 PROXIES = ("127.0.0.1", "::/64")  # what stands before the server on its own machine speaks for many
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -92,8 +93,13 @@ class HttpProtocol(H11Protocol):
             self._stop_waiting()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
+        """As uvicorn's, which drops what a hasty client sent behind its handshake."""
         self._stop_waiting()
+        hasty, _ = self.conn.trailing_data
         super().handle_websocket_upgrade(event)
+        protocol = self.transport.get_protocol()
+        if hasty and isinstance(protocol, WebSocketProtocol):
+            protocol.data_received(hasty)
 
     @property
     def _has_request(self) -> bool:
@@ -114,6 +120,24 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     _num_pings = 0
     _pings_since = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, which would keep a broken handshake open for ever."""
+        super().data_received(data)
+        if (
+            not self.handshake_initiated and not self.transport.is_closing()
+        ):  # the whole of its headers has come at once
+            self.transport.write(BROKEN)
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        """As uvicorn's, which puts an error into the log for every text of a stranger that is not UTF-8."""
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(self.frames):
+            self.frames = []
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
 
     def handle_connect(self, event: Any) -> None:
         """Give the application `scope["state"]`'s abort and offer."""
@@ -170,6 +194,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def abort(self) -> None:
         """End the connection now; what was not sent is dropped."""
         self.transport.abort()
+
+
+def _is_utf8(frames: list[bytes]) -> bool:
+    try:
+        b"".join(frames).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _count(app_state: dict[str, Any], client: tuple[str, int] | None, change: int) -> None:

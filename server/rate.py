@@ -14,6 +14,8 @@ from tokenauction.server.refusal import Refused
 
 REQUESTS_PER_SECOND = 50.0  # that are allowed for long
 BURST = 200.0  # requests at once
+HANDSHAKES_PER_SECOND = 100.0  # of WebSockets, likewise
+HANDSHAKE_BURST = 1_000.0
 MAX_KEYS = 10_000  # that are remembered
 
 

@@ -110,7 +110,7 @@ class Deposit(Body):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 503)
+    status: {"model": Problem} for status in (400, 401, 402, 403, 404, 405, 408, 409, 413, 422, 429, 431, 503)
 }
 
 
@@ -245,7 +245,9 @@ STATUSES: Mapping[str, int] = {
     "not_open": 409,
     "not_begun": 409,
     "not_settled": 409,
+    "bad_request": 400,
     "rate_limited": 429,
+    "headers_too_large": 431,
     "draining": 503,
     "capacity": 503,
     "closed": 503,

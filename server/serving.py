@@ -25,13 +25,13 @@ from tokenauction.server.house import House
 from tokenauction.server.listener import HttpProtocol, WebSocketProtocol, allow_many_files
 from tokenauction.server.log import logger
 from tokenauction.server.recovery import recover
+from tokenauction.server.request_head import MAX_HEADER_BYTES
 from tokenauction.server.wire import MAX_FRAME_BYTES
 
 DRAIN_SECONDS = 60.0  # for running auctions; what is left then is cancelled, which settles it
 GOODBYE_SECONDS = 10.0  # for watchers to take their last events
 KEEP_ALIVE_SECONDS = 15
 PING_SECONDS = 20.0
-MAX_HEADER_BYTES = 16 * 1024
 
 log = logger()
 

@@ -224,3 +224,58 @@ async def test_reader_over_http_whose_token_is_gone_is_cut_off(start: Start) -> 
             with pytest.raises(httpx.HTTPError):
                 async for _ in lines:
                     continue
+
+
+async def raw(server: ToyServer, sent: bytes) -> bytes:
+    """What comes back for some bytes, until the server closes."""
+    host, port = server.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS):
+            return await reader.read(-1)
+    finally:
+        writer.close()
+
+
+HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eHh4eHh4eHh4eHh4eHh4eA==\r\n"
+)
+
+
+async def test_request_whose_end_is_in_doubt_is_refused_and_what_follows_it_is_not_read(server: ToyServer) -> None:
+    head = b"POST /v1/auctions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = await raw(server, head + b"0\r\n\r\nGET /v1/accounts HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1 and b"agent0" not in answer
+
+
+async def test_headers_have_a_limit_however_they_come(server: ToyServer) -> None:
+    head = b"GET /v1/auctions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    long = b"X: " + b"x" * 20_000 + b"\r\n\r\n"
+    assert b"headers_too_large" in await raw(server, head + long)
+    assert (await raw(server, HANDSHAKE + long)).startswith(b"HTTP/1.1 4")
+
+
+async def test_handshake_with_a_body_is_refused(server: ToyServer) -> None:
+    assert (await raw(server, HANDSHAKE + b"Content-Length: 5\r\n\r\nhello")).startswith(b"HTTP/1.1 400")
+
+
+async def test_message_right_behind_the_handshake_is_answered(server: ToyServer) -> None:
+    ping = Frame(Opcode.TEXT, b'{"type":"ping","id":"hasty"}').serialize(mask=True)
+    close = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
+    host, port = server.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HANDSHAKE + b"\r\n" + ping)
+    async with asyncio.timeout(LONGEST_SECONDS):
+        await reader.readuntil(b'"hasty"')
+    writer.write(close)
+    writer.close()
+
+
+async def test_address_that_shakes_hands_too_often_is_told_when_to_come_again(start: Start) -> None:
+    async with start(settings=AppSettings(handshakes_per_second=0.01, handshake_burst=2)) as server:
+        for _ in range(2):
+            async with connect(stream_of(server)) as socket:
+                await socket.recv()
+        assert await refused(stream_of(server)) == (429, "rate_limited")
