@@ -192,16 +192,19 @@ async def test_too_many_studies_are_told_to_come_back_and_draining_servers_study
 async def test_study_whose_client_goes_away_is_stopped(start: Start) -> None:
     async with start(is_paced=True) as server:
         async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
-            body = {"spec": spec_of("0.002", "0.001", max_tokens=60), "points": 2, "seeds": 3}
+            body = {"spec": spec_of("0.002", "0.001", max_tokens=64), "points": 11, "seeds": 20}
             waiting = asyncio.create_task(http.post("/v1/sweeps", json=body))
             while not server.house.asides:
                 await asyncio.sleep(0.01)
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        while server.house.asides:
+        num_steps = 0
+        while server.app.context.studies._num_running or server.house.asides:
             server.model.allow(1)
+            num_steps += 1
             await asyncio.sleep(0.01)
-        assert server.app.context.studies._num_running == 0 and server.model.free_rows == server.model.max_rows
+        assert num_steps < 11 * 5 * 64, "it would have taken that many, four texts at a time"
+        assert server.model.free_rows == server.model.max_rows
 
 
 async def test_auctions_go_on_beside_a_sweep(server: ToyServer, http: httpx.AsyncClient) -> None:
