@@ -18,7 +18,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 from tests.server.kills import bid_on, check
 from tests.server.places import needs_postgres
-from tests.server.postgres import PASSWORD, PostgresServer, shared_postgres
+from tests.server.postgres import PASSWORD, USER, PostgresServer, shared_postgres
 from tests.server.toy_server import collect, in_stream, spec_of, toy_server
 from tests.server.wire_cutter import wire_cutter
 
@@ -175,6 +175,24 @@ async def test_password_is_in_no_message(name: str, caplog: pytest.LogCaptureFix
         code, message = await refusal(Ledger.open(good))
         assert code == "locked" and name in message
     assert "connection is lost" in caplog.text and "s3cret" not in caplog.text
+
+
+async def test_password_may_be_kept_out_of_the_url(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = shared_postgres()
+    url = f"postgresql://{USER}@127.0.0.1:{server.port}/{name}"
+    assert (await refusal(Ledger.open(url)))[0] == "unusable_database"
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    async with opened(url) as ledger:
+        assert await ledger.deposit("palm", 1, "wire 1")
+    monkeypatch.delenv("PGPASSWORD")
+    line = f"127.0.0.1:{server.port}:*:{USER}:{PASSWORD}"  # asyncpg takes the rest of the line as it stands
+    (tmp_path / "pgpass").write_text(line)
+    (tmp_path / "pgpass").chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+    async with opened(url.replace("postgresql:", "postgres:")) as ledger:
+        assert (await ledger.balances())["palm"] == 1
+    async with opened(url.replace("postgresql:", "postgresql+asyncpg:")) as ledger:
+        assert await ledger.audit() == []
 
 
 # --- Two that write -----------------------------------------------------------------------------------------------
