@@ -65,6 +65,19 @@ def test_variables_are_settings(name: str) -> None:
     assert used and used <= known
 
 
+def test_settings_of_the_unit_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ServeSettings.model_fields:
+        monkeypatch.delenv(f"TOKENAUCTION_{name.upper()}", raising=False)
+    text = (DEPLOY / "server.toml").read_text(encoding="utf-8")
+    found = ServeSettings.load({}, DEPLOY / "server.toml")
+    assert found.model_fields_set == {"host", "log_format"}
+    commented = re.findall(r"^# (\w+) = ", text, re.MULTILINE)
+    assert commented and set(commented) <= set(ServeSettings.model_fields)
+    unit = (DEPLOY / "tokenauction.service").read_text(encoding="utf-8")
+    fixed = {name.lower() for name in re.findall(r"^Environment=TOKENAUCTION_(\w+)=", unit, re.MULTILINE)}
+    assert fixed == {"config", "cache"}, "what the unit fixes would count before the file"
+
+
 def test_compose_mounts_what_there_is_and_asks_for_every_password() -> None:
     mounts = [v for service in COMPOSE["services"].values() for v in service["volumes"]]
     for source in (mount.split(":")[0] for mount in mounts):

@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from tests.server.broker import free_port
 from tests.server.toy_server import ToyServer, collect, spec_of, step_until
 
 from tokenauction.server.metrics import Metrics
@@ -125,6 +128,43 @@ async def test_promtool_accepts_the_metrics_and_has_nothing_to_add(server: ToySe
     check = ["promtool", "check", "metrics"]
     done = await asyncio.to_thread(subprocess.run, check, input=text, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus, of Debian, is not here")
+async def test_prometheus_reads_the_metrics_with_a_token_of_their_scope(start: Start, tmp_path: Path) -> None:
+    async with start(is_open=False) as server:
+        _, admin = await server.ledger.create_token(["admin"])
+        client = server.client(admin)
+        await collect(client.watch((await client.begin(spec_of("0.002")))["auction_id"]))
+        (tmp_path / "metrics.token").write_text((await server.ledger.create_token(["metrics"]))[1])
+        config = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text(encoding="utf-8"))
+        config["global"]["scrape_interval"] = "1s"
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [server.url.removeprefix("http://")]}]
+        (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+        place = f"127.0.0.1:{free_port()}"
+        options = [f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={place}"]
+        options.append(f"--config.file={tmp_path / 'prometheus.yml'}")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = await asyncio.create_subprocess_exec("prometheus", *options, **quiet)
+        try:
+            found = await asked_until_there(f"http://{place}/api/v1/query", "tokenauction_tokens_total")
+        finally:
+            process.terminate()
+            await process.wait()
+        assert float(found) == 12
+
+
+async def asked_until_there(url: str, query: str) -> str:
+    """The value of a series, once Prometheus has one."""
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
+        while True:
+            with suppress(httpx.TransportError):
+                results = (await http.get(url, params={"query": query})).json().get("data", {}).get("result", [])
+                if results:
+                    value: str = results[0]["value"][1]
+                    return value
+            await asyncio.sleep(0.2)
 
 
 def test_metrics_name_no_auction_and_no_agent_and_bound_the_currencies() -> None:
