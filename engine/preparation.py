@@ -20,6 +20,7 @@ from tokenauction.engine.performance import Performance
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.proposal import candidate_seed, candidate_spec, writing_ids
 from tokenauction.engine.provenance import Provenance
+from tokenauction.engine.reading import inner_text
 from tokenauction.engine.recorder import Recorder, Stamp
 from tokenauction.engine.reward import LogRatio, RewardSource
 from tokenauction.engine.seed import Seed
@@ -62,7 +63,7 @@ class Preparation:
         is_elsewhere = self._is_elsewhere(spec, policy, is_paced=is_paced)
         provenance = Provenance.of(self.model, spec, rows, self._cleared_by(spec, is_elsewhere=is_elsewhere))
         auction, tokenizer = Auction(spec, auction_id), self.model.tokenizer
-        recorder = Recorder(auction, seed, provenance, self.stamp, tokenizer.decode, self.store_distributions)
+        recorder = Recorder(auction, seed, provenance, self.stamp, inner_text(tokenizer), self.store_distributions)
         return Performance(auction, rows, policy, recorder, tokenizer.text_stream(), is_elsewhere, is_paced=is_paced)
 
     def _ensemble(

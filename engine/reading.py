@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from tokenauction.models.base import TextStream, Tokenizer
+
+
+def inner_text(tokenizer: Tokenizer) -> Callable[[Sequence[int]], str]:
+    """What ids read inside a text: a tokenizer that marks words by the space before them drops it at a text's start."""
+    [front, *_] = tokenizer.encode("a")
+    start = len(tokenizer.decode([front]))
+    return lambda ids: tokenizer.decode([front, *ids])[start:]
 
 
 def added_text(tokenizer: Tokenizer, stream: TextStream, token: int, text: str) -> str:

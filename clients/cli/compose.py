@@ -22,6 +22,7 @@ from tokenauction.engine.finalizer_spec import PROPOSAL_ID
 from tokenauction.engine.performance import Performance
 from tokenauction.engine.policy import Policy
 from tokenauction.engine.proposal import writing_ids
+from tokenauction.engine.reading import inner_text
 from tokenauction.engine.spec import AuctionSpec
 from tokenauction.models.base import LanguageModel, Tokenizer
 from tokenauction.models.prompts import EVERYONE, NOBODY, Advertiser, prompt_ids
@@ -173,6 +174,5 @@ def policy_for(spec: AuctionSpec, tokenizer: Tokenizer) -> Policy:
 
 def token_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
     """The text of every id as it stands inside a text: what it adds behind another token."""
-    [first, *_] = tokenizer.encode("a")
-    start = len(tokenizer.decode([first]))
-    return tuple(tokenizer.decode([first, token])[start:] for token in range(tokenizer.vocab_size))
+    read = inner_text(tokenizer)
+    return tuple(read([token]) for token in range(tokenizer.vocab_size))
