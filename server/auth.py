@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenauction.server.legality import ALLOWED_BY
 from tokenauction.server.refusal import Refused
 
 SCOPES = frozenset({"watch", "chat", "bid", "metrics", "admin"})
@@ -38,7 +39,8 @@ class Identity:
     expires: float | None = None  # seconds since 1970
 
     def may(self, scope: str) -> bool:
-        return scope in self.scopes or "admin" in self.scopes
+        """Whether a scope contains this one: admin every one, bid that of watching."""
+        return bool({scope, "admin", *ALLOWED_BY.get(scope, ())} & self.scopes)
 
     def acts_for(self, agent_id: str) -> bool:
         """Whether it may join, bid and leave as this agent."""

@@ -98,7 +98,7 @@ async def event_stream(context: Context, auction_id: str, who: Identity, last_ev
 
     Raises Refused (not_found, forbidden, after_seq, invalid_request, capacity).
     """
-    if not who.may("watch") and not who.may("bid") and await context.catalogue.owner(auction_id) != who.id:
+    if not who.may("watch") and await context.catalogue.owner(auction_id) != who.id:
         raise Refused("forbidden", "this takes a token with the scope watch")
     epoch, after_seq = read_event_id(last_event_id)
     context.streams.check()

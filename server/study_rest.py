@@ -98,7 +98,7 @@ class SweepRequest(Body):
 @router.get("/presets")
 async def list_presets(request: Request, who: Who) -> PresetList:
     """The auctions that the server offers, to begin as they are or to change."""
-    _need_sight(who)
+    need(who, "watch")
     found = context_of(request).presets.by_name.values()
     return PresetList(presets=[PresetCard(name=each.name, title=each.title, spec=dict(each.spec)) for each in found])
 
@@ -114,7 +114,7 @@ async def read_history(
     """Events from the ledger behind `after_seq`, as the stream has them: what a replay shows."""
     catalogue = context_of(request).catalogue
     if await catalogue.owner(auction_id) != who.id:
-        _need_sight(who)
+        need(who, "watch")
     viewpoint = await catalogue.viewpoint(auction_id, who, None)
     summary = await catalogue.describe(auction_id)
     is_over = auction_id not in context_of(request).house.live
@@ -190,12 +190,6 @@ async def _rows(studies: Studies, spec: AuctionSpec, row: int, body: SweepReques
         yield json.dumps({"error": {"code": getattr(error, "code", "error"), "message": str(error)}}) + "\n"
     else:
         yield json.dumps({"done": True}) + "\n"
-
-
-def _need_sight(who: Identity) -> None:
-    """Whoever may bid may watch."""
-    if not who.may("bid"):
-        need(who, "watch")
 
 
 async def _check_owner(context: Context, auction_id: str, who: Identity) -> None:

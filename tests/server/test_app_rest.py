@@ -97,6 +97,7 @@ async def test_scopes_hold_for_rest(start: Start) -> None:
         assert (await http.get("/v1/accounts/agent0", headers=bidder)).status_code == 200
         assert (await http.get("/v1/accounts/agent1", headers=bidder)).status_code == 403
         assert (await http.get("/v1/accounts", headers=bidder)).status_code == 403
+        assert (await http.get("/v1/auctions", headers=bidder)).status_code == 200  # who may bid may watch
         revoked = await http.delete(f"/v1/tokens/{made.json()['token_id']}", headers=headers)
         assert revoked.status_code == 204
         assert (await http.get("/v1/accounts/agent0", headers=bidder)).status_code == 401
