@@ -6,7 +6,15 @@ microseconds. Each server has a registry of its own. It must not know what was s
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client.exposition import generate_latest
 
 STEP = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)  # seconds
@@ -54,6 +62,8 @@ class Metrics:
         )
         self.commit = histogram("ledger_commit_seconds", "From a transaction's last write to its being durable.", WAIT)
         self.writes = histogram("ledger_commit_writes", "Writes that shared a transaction.", WRITES)
+        self.broker = Gauge("tokenauction_mqtt_connected", "1 while the broker is connected.", registry=registry)
+        self.mirrored = counter("mqtt_events_total", "Events that the broker has acknowledged.")
         for kind in ("viewer", "agent"):  # so that each series is there before it first counts
             self.dropped.labels(kind)
 

@@ -52,6 +52,7 @@ class Mqtt:
         self.mirror = Mirror(context.catalogue, address.prefix, tells_payments=settings.tells_payments)
         self.desk = BidDesk(context, address.prefix, trusts_broker=settings.trusts_broker)
         self.is_connected = False
+        self._telemetry = context.house.telemetry
         self._running: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
@@ -113,10 +114,12 @@ class Mqtt:
         stopping = asyncio.create_task(self._stopping.wait())
         tasks: list[asyncio.Task[None] | asyncio.Task[bool]] = [bidding, mirroring, stopping]
         self.is_connected = True
+        self._telemetry.broker(is_connected=True)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.is_connected = False
+            self._telemetry.broker(is_connected=False)
             for task in tasks:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)

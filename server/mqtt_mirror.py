@@ -95,6 +95,7 @@ class Mirror:
             if is_last:
                 await self._tell_end(link, entry.auction_id)
             self._told[entry.auction_id] = entry.seq
+            self.house.telemetry.mirrored()
 
     async def _tell_payments(self, link: Link, settled: Mapping[str, Any]) -> None:
         for text in payments(settled, EVERYBODY):

@@ -130,6 +130,14 @@ class Telemetry:
         self.metrics.commit.observe(seconds)
         self.metrics.writes.observe(num_writes)
 
+    def broker(self, *, is_connected: bool) -> None:
+        """The MQTT broker has come or gone."""
+        self.metrics.broker.set(is_connected)
+
+    def mirrored(self) -> None:
+        """The broker has acknowledged an event."""
+        self.metrics.mirrored.inc()
+
     # --- Agents and watchers -------------------------------------------------------------------------------------
 
     def bid(self, auction_id: str, agent_id: str, seconds: float) -> None:
