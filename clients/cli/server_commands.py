@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokenauction.clients.cli.setting_flags import command_of
-from tokenauction.clients.cli.settings import ServeSettings
+if TYPE_CHECKING:
+    from tokenauction.clients.cli.settings import ServeSettings
 
 Url = Annotated[
     str, typer.Option(help="The server. A token is read from TOKENAUCTION_TOKEN.", envvar="TOKENAUCTION_URL")
@@ -17,6 +17,11 @@ LedgerUrl = Annotated[
     str, typer.Option(help="A file, or postgresql://USER@HOST/DATABASE.", envvar="TOKENAUCTION_LEDGER")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One event a line.")]
+# Options that are settings are read when they are needed: pydantic takes as long to import as all other commands do.
+BY_SETTINGS: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+}
 SERVER, LEDGER = "http://127.0.0.1:8400", "tokenauction.db"
 
 token_app = typer.Typer(help="Access tokens.", no_args_is_help=True)
@@ -25,21 +30,35 @@ ledger_app = typer.Typer(help="Look into a ledger, or bring money in.", no_args_
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into an app."""
-    for command in (command_of(serve), create, watch, agent, command_of(doctor)):
+    for command in (create, watch, agent):
         app.command()(command)
+    for by_settings in (serve, doctor):
+        app.command(**BY_SETTINGS)(by_settings)
     app.add_typer(token_app, name="token")
     app.add_typer(ledger_app, name="ledger")
 
 
-def serve(settings: ServeSettings) -> None:
+def serve(context: typer.Context) -> None:
     """Serve auctions: a page, live streams, remote bidders, a ledger. Ctrl-C finishes what runs, then stops."""
+    from tokenauction.clients.cli.setting_flags import run_by_settings
+
+    run_by_settings(context, _serve, serve.__doc__)
+
+
+def _serve(settings: ServeSettings) -> None:
     from tokenauction.clients.cli.serve import serve_forever
 
     serve_forever(settings)
 
 
-def doctor(settings: ServeSettings) -> None:
+def doctor(context: typer.Context) -> None:
     """Look at what `serve` would need here, with the same options; exit code 1 where something is missing."""
+    from tokenauction.clients.cli.setting_flags import run_by_settings
+
+    run_by_settings(context, _examine, doctor.__doc__)
+
+
+def _examine(settings: ServeSettings) -> None:
     from tokenauction.clients.cli.doctor import examine
 
     if not examine(settings):

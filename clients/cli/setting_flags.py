@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.main
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -23,8 +24,17 @@ from tokenauction.clients.cli.settings import PREFIX, ServeSettings
 CONFIG_HELP = f"A file of settings, as TOML; every flag is a key of it, and a variable {PREFIX}…."
 
 
+def run_by_settings(context: typer.Context, run: Callable[[ServeSettings], None], about: str | None) -> None:
+    """Read the rest of a command line as settings, and run; raises typer.Exit as `run` does."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=about, context_settings={"help_option_names": ["-h", "--help"]})(command_of(run))
+    code = typer.main.get_command(app).main(context.args, context.command_path, standalone_mode=False)
+    if code:
+        raise typer.Exit(code)
+
+
 def command_of(run: Callable[[ServeSettings], None]) -> Callable[..., None]:
-    """`run` as a command whose options are the settings; its docstring is the command's help."""
+    """`run` as a command whose options are the settings."""
 
     def command(config: Path | None, **flags: Any) -> None:
         given = {name: value for name, value in flags.items() if value is not None and value != []}
@@ -33,7 +43,6 @@ def command_of(run: Callable[[ServeSettings], None]) -> Callable[..., None]:
     flags = [_parameter(name, field) for name, field in ServeSettings.model_fields.items()]
     config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, envvar=f"{PREFIX}CONFIG")]
     parameters = [_option("config", config), *flags]
-    command.__name__, command.__doc__ = run.__name__, run.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
