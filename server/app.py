@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from tokenauction import __version__
 from tokenauction.server import chat, event_stream
@@ -99,6 +100,13 @@ class App:
         self.is_ready = False
         self._handshakes = Rates(settings.handshakes_per_second, settings.handshake_burst)
         self._rest = _rest(self)
+        self._http = CORSMiddleware(
+            self._answer,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("authorization", "content-type", "idempotency-key", "last-event-id"),
+            expose_headers=("location", "retry-after"),
+        )
 
     @property
     def connections(self) -> Collection[Connection]:
@@ -109,7 +117,12 @@ class App:
         """The ASGI application."""
         if scope["type"] == "websocket":
             await self._stream(scope, receive, send)
-        elif (refusal := self._refusal_of(scope)) is not None:
+        else:
+            await self._http(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What HTTP asks for; pages of allowed origins may read it."""
+        if (refusal := self._refusal_of(scope)) is not None:
             await refusal(scope, receive, send)
         elif (page := self.pages.answer(scope)) is not None:
             await page(scope, receive, send)
@@ -154,7 +167,7 @@ class App:
             check_head(scope)
             if not self._is_welcome(scope):
                 raise Refused("foreign_origin", "pages of this origin may not use the server")
-            if scope["path"] not in HEALTH:
+            if scope["path"] not in HEALTH and not self.pages.has(scope["path"]):
                 self.context.rates.check(f"address {_address(scope)}", asyncio.get_running_loop().time())
         except Refused as error:
             return _refusal(error)
@@ -173,8 +186,9 @@ class App:
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return True
         port = (scope.get("server") or ("", 0))[1]
-        own = (f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in OWN_NAMES)
-        return origin is None or origin in {*own, *self.settings.origins}
+        own = {f"http://{f'[{name}]' if ':' in name else name}:{port}" for name in OWN_NAMES}
+        same = {f"http://{host}", f"https://{host}"}  # the page came by the name that is called now, or from a tunnel
+        return origin is None or origin in own | same | set(self.settings.origins)
 
 
 def _name_of(url: str) -> str | None:

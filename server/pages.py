@@ -91,6 +91,10 @@ class Pages:
             files["/"] = files[INDEX]
         return cls(files)
 
+    def has(self, path: str) -> bool:
+        """Whether it is one of the files, which cost next to nothing to send."""
+        return path in self._files
+
     def answer(self, scope: Mapping[str, Any]) -> Response | None:
         """The answer to a GET or HEAD for one of the files; None where it is for something else."""
         file = self._files.get(scope["path"])

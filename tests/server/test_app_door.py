@@ -64,6 +64,35 @@ async def test_open_server_is_not_called_by_a_foreign_name(server: ToyServer, ho
             assert (await http.get("/v1/auctions", headers={"Host": own})).status_code == 200
 
 
+async def test_own_page_may_come_through_a_tunnel(server: ToyServer) -> None:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        through = {"Host": "localhost:9000", "Origin": "http://localhost:9000"}
+        assert (await http.post("/v1/tickets", headers=through)).status_code == 201
+        foreign = {"Host": "localhost:9000", "Origin": "http://localhost:9001"}
+        assert (await http.post("/v1/tickets", headers=foreign)).status_code == 403
+
+
+async def test_pages_of_allowed_origins_may_read_answers_and_no_others(start: Start) -> None:
+    friend = "https://front.example"
+    async with (
+        start(is_open=False, settings=AppSettings(origins=(friend,))) as server,
+        httpx.AsyncClient(base_url=server.url, trust_env=False) as http,
+    ):
+        asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        allowed = await http.options("/v1/tickets", headers={"Origin": friend, **asks})
+        assert allowed.status_code == 200 and allowed.headers["access-control-allow-origin"] == friend
+        refused = await http.options("/v1/tickets", headers={"Origin": "https://evil.example", **asks})
+        assert "access-control-allow-origin" not in refused.headers
+        bearer = {"Authorization": f"Bearer {(await server.ledger.create_token(['watch']))[1]}", "Origin": friend}
+        ticket = await http.post("/v1/tickets", headers=bearer)
+        assert (ticket.status_code, ticket.headers["access-control-allow-origin"]) == (201, friend)
+        module = await http.get("/client/tokenauction.js", headers={"Origin": friend})
+        assert module.headers["access-control-allow-origin"] == friend
+        assert "access-control-allow-credentials" not in module.headers
+        other = await http.get("/client/tokenauction.js", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
 async def test_closed_server_may_have_any_name(start: Start) -> None:
     async with start(is_open=False) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
         assert (await http.get("/healthz", headers={"Host": "ads.example"})).status_code == 200

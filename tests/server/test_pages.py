@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from tests.server.toy_server import ToyServer
 
+from tokenauction.server.app import AppSettings
 from tokenauction.server.pages import MAX_FILE, POLICY, TYPES, Pages
 
 
@@ -55,6 +57,15 @@ async def test_head_says_how_long_a_file_is(http: httpx.AsyncClient) -> None:
     body = (await http.get("/client/errors.js")).content
     head = await http.head("/client/errors.js")
     assert (head.status_code, head.content, int(head.headers["content-length"])) == (200, b"", len(body))
+
+
+async def test_files_of_a_page_do_not_count_as_requests(start: Callable[..., Any]) -> None:
+    settings = AppSettings(requests_per_second=0.001, request_burst=1)
+    async with start(settings=settings) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        for _ in range(5):
+            assert (await http.get("/client/errors.js")).status_code == 200
+        assert (await http.get("/v1/auctions")).status_code == 200
+        assert (await http.get("/v1/auctions")).status_code == 429
 
 
 @pytest.mark.parametrize(
