@@ -29,6 +29,13 @@ SESSION = {  # a peer that vanished without a word is noticed, on both sides
 CONFLICTS = ("40001", "40P01", "23505")  # serialization failure, deadlock; both wrote a row that was not there
 LOST = ("57P01", "57P02", "57P03", "57P05", "25P03")  # shutting down, crashed, starting up, timed out
 STARTING = "57P03"
+REMEDIES = {
+    "3D000": "make it with CREATE DATABASE",
+    "28P01": "give the password in PGPASSWORD or a password file",
+    "28000": "let pg_hba.conf admit this role from here",
+    "42501": "let the role own the database",
+    "53300": "raise max_connections, or let somebody go",
+}
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,11 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(error.orig and error.orig.__cause__, asyncpg.InterfaceError)
     return isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, asyncpg.InterfaceError))
+
+
+def remedy_of(error: BaseException) -> str:
+    """What to do about a database that cannot be opened; empty where nobody knows."""
+    return REMEDIES.get(sqlstate(error)) or ("see that it runs there" if is_lost(error) else "")
 
 
 def reason_of(error: BaseException) -> str:

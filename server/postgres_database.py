@@ -34,6 +34,7 @@ from tokenauction.server.postgres_connection import (
     is_conflict,
     is_lost,
     reason_of,
+    remedy_of,
     sqlstate,
 )
 from tokenauction.server.postgres_lease import Lease, owner_of
@@ -87,7 +88,8 @@ class PostgresDatabase(Database):
                 raise
             if not isinstance(error, (DBAPIError, OSError)) and not sqlstate(error):
                 raise
-            raise LedgerError("unusable_database", f"{address.name} cannot be used: {reason_of(error)}") from None
+            said = "; ".join(filter(None, (reason_of(error), remedy_of(error))))
+            raise LedgerError("unusable_database", f"{address.name} cannot be used: {said}") from None
         return database
 
     async def _begin(self) -> None:

@@ -143,6 +143,26 @@ async def test_schemas_of_one_database_are_ledgers_of_their_own(name: str) -> No
         assert (await refusal(Ledger.open(one)))[0] == "locked"
 
 
+async def test_refusal_says_what_to_do(name: str) -> None:
+    server = shared_postgres()
+    role = f"poor_{name}"
+    await server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 's3cret'")
+    poor = f"postgresql://{role}:s3cret@127.0.0.1:{server.port}/{name}"
+    expected = {
+        server.url("nowhere"): "CREATE DATABASE",
+        server.url(name, port=1): "see that it runs there",
+        poor: "let the role own the database",
+        poor.replace("s3cret", "another"): "PGPASSWORD",
+        poor.replace(role, "stranger"): "PGPASSWORD",
+    }
+    for url, remedy in expected.items():
+        code, message = await refusal(Ledger.open(url))
+        assert code == "unusable_database" and remedy in message, message
+    await server.execute(f"ALTER DATABASE {name} OWNER TO {role}")
+    async with opened(poor) as ledger:
+        assert await ledger.audit() == []
+
+
 # --- Passwords ----------------------------------------------------------------------------------------------------
 
 
