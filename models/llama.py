@@ -149,9 +149,21 @@ class LlamaModel(Admitting):
         rows = [row for gang in gangs for row in self._rows[gang]]
         if not rows:
             return self._no_logits()
-        logits = self._read(rows, self._pages, self._cache, [1] * len(rows))
+        firsts: dict[tuple[int, ...], Row] = {}
+        different = [row for row in rows if firsts.setdefault(row.prompt, row) is row]
+        logits = dict(
+            zip(different, self._read(different, self._pages, self._cache, [1] * len(different)), strict=True)
+        )
+        copies: list[tuple[int, int]] = []
+        for row in rows:  # equal prompts are read once
+            if row is not firsts[row.prompt]:
+                num_pages = -(-len(row.prompt) // PAGE_SIZE)
+                own = slice(row.num_shared, num_pages)
+                copies += zip(firsts[row.prompt].pages[own], row.pages[own], strict=True)
+                self._pages.record_read(row, len(row.prompt))
+        _copy_pages(self._cache, copies, self._pages.num_pages)
         self._admissions.record_prefill(gangs)
-        return torch.cat(logits)
+        return torch.cat([logits[firsts[row.prompt]] for row in rows])
 
     def launch(
         self, gangs: Sequence[base.Gang], tokens: Int[Tensor, " gangs"]

@@ -118,6 +118,26 @@ def test_common_beginning_is_computed_once(runner: str, checked: Build, monkeypa
     assert sizes == [shared + 4 + 4, 4]
 
 
+@pytest.mark.parametrize("prompt", [[5], COMMON, [*COMMON, *COMMON[:3]], COMMON[: 2 * PAGE_SIZE]], ids=len)
+def test_equal_prompts_are_read_once_and_then_go_their_own_ways(
+    runner: str, checked: Build, monkeypatch: pytest.MonkeyPatch, prompt: list[int]
+) -> None:
+    model = checked("llama", runner)
+    sizes: list[int] = []
+    launch = model.model._network.launch
+    monkeypatch.setattr(
+        model.model._network, "launch", lambda batch, cache: (sizes.append(len(batch.ids)), launch(batch, cache))[1]
+    )
+    gangs = model.join([prompt], [prompt], [prompt, [9]], [prompt])
+    assert sizes == [len(prompt) + 1]
+    for tokens in ((1, 2, 3, 4), (4, 3, 2, 1)):
+        model.step(gangs, *tokens)
+    model.model.release(gangs[0])
+    model.step(gangs[1:], 7, 8, 9)
+    model.rollback(gangs[1], 2)
+    model.step(gangs[1:2], 6)
+
+
 def test_score_gives_the_log_probability_of_each_token(runner: str, checked: Build, true_logits: Build) -> None:
     model = checked("llama", runner).model
     prefixes = [COMMON, [*COMMON, 7], [9]]
