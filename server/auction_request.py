@@ -16,6 +16,7 @@ from tokenauction.engine.finalizer_spec import FinalizerSpec
 from tokenauction.engine.money import MAX_MICROS
 from tokenauction.engine.spec import AgentSpec, AuctionSpec
 
+TERMS = ("max_tokens", "currency", "rule", "pricing")  # of a spec: what somebody who thinks of joining must know
 MAX_TOKENS = 4_096  # of one text on a server
 MAX_CANDIDATES = 64  # of one softmax auction
 MAX_JOIN_MS = 60_000

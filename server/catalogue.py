@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenauction.engine.recorder import Stamp
+from tokenauction.server.auction_request import TERMS
 from tokenauction.server.auth import Identity
 from tokenauction.server.house import House
 from tokenauction.server.hub import Channel, Reader, Viewpoint, encode_view, payments
@@ -38,6 +39,7 @@ class Catalogue:
             "created_at": record.spec["created_at"],
             "query": request["query"],
             "tmax_join_ms": request["tmax_join_ms"],
+            **{name: request[name] for name in TERMS},
             "agents": agents,
             "num_tokens": last.get("num_tokens", 0),
             "text": last.get("text", ""),

@@ -19,7 +19,7 @@ from tokenauction.engine.performance import Performance
 from tokenauction.engine.recorder import Stamp
 from tokenauction.engine.seed import Seed
 from tokenauction.engine.spec import AgentSpec
-from tokenauction.server.auction_request import AuctionRequest, disclosure
+from tokenauction.server.auction_request import TERMS, AuctionRequest, disclosure
 from tokenauction.server.hub import Channel
 from tokenauction.server.outcomes import Tally
 from tokenauction.server.telemetry import Telemetry
@@ -155,6 +155,7 @@ class LiveAuction:
             "created_at": self.created_at,
             "query": self.request.template.query,
             "tmax_join_ms": self.request.tmax_join_ms,
+            **{name: getattr(self.request.template, name) for name in TERMS},
             "agents": [{"id": agent.id, "name": agent.name} for agent in self.agents.values()],
             "num_tokens": self.num_tokens,
             "text": self.text,

@@ -74,6 +74,10 @@ class Summary(BaseModel):
     created_at: float
     query: str
     tmax_join_ms: int
+    max_tokens: int
+    currency: str
+    rule: str
+    pricing: str
     agents: list[Sponsor]
     num_tokens: int
     text: str

@@ -18,6 +18,7 @@ from tokenauction.clients.cli.broker import address_of
 from tokenauction.clients.cli.output import one_line, print_json, visible
 from tokenauction.clients.cli.spec_file import load_spec
 from tokenauction.clients.client import Client, Event, ServerError, Unreachable
+from tokenauction.clients.openrtb import BidderFailed, OpenRtbBidder
 from tokenauction.clients.strategies import BudgetPaced, Decreasing, Fixed, NameContest, NameFirst, Strategy
 from tokenauction.engine.errors import InvalidInput, TokenAuctionError
 from tokenauction.engine.money import from_micros, to_micros
@@ -81,6 +82,17 @@ def _agent_at(broker: tuple[str, Path | None], agent_id: str, strategy: Strategy
     from tokenauction.clients.mqtt_agent import MqttAgent
 
     return MqttAgent(address, agent_id, strategy, token=os.environ.get(TOKEN_VARIABLE) or None, give_up=15.0, **own)
+
+
+def represent(
+    url: str, auction_id: str, agent_id: str, endpoint: str, notice_hosts: list[str], *, is_test: bool
+) -> None:
+    """Ask an OpenRTB bidder, take part for it, and say what came of it."""
+    try:
+        bidder = OpenRtbBidder(client_for(url), agent_id, endpoint, notice_hosts=notice_hosts, is_test=is_test)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
+    asyncio.run(_guard(_represent(bidder, auction_id)))
 
 
 def strategy_of(kind: str, bid_amount: str, name: str | None, rivals: list[str]) -> Strategy:
@@ -158,6 +170,18 @@ async def _bid(agent: Agent | MqttAgent, auction_id: str) -> None:
     print(one_line(line), file=sys.stderr)
 
 
+async def _represent(bidder: OpenRtbBidder, auction_id: str) -> None:
+    came = await bidder.run(auction_id)
+    if came.offer is None or came.outcome is None:
+        reason = "" if came.no_bid_reason is None else f" (no-bid reason {came.no_bid_reason})"
+        print(f"the bidder takes no part{reason}", file=sys.stderr)
+        return
+    print(visible(came.outcome.text))
+    line = f"{bidder.agent_id}: bid {from_micros(came.offer.bid_micros)} per token for {came.offer.name!r}, "
+    line += f"paid {from_micros(came.outcome.paid_micros)}; {came.outcome.finish_reason}; {len(came.called)} notices"
+    print(one_line(line), file=sys.stderr)
+
+
 async def _guard(work: Any) -> None:
     """What goes wrong at the server becomes one line."""
     try:
@@ -166,3 +190,5 @@ async def _guard(work: Any) -> None:
         raise RemoteError(error.code, str(error)) from None
     except Unreachable as error:
         raise RemoteError("unreachable", str(error)) from None
+    except BidderFailed as error:
+        raise RemoteError("bidder_failed", str(error)) from None

@@ -30,7 +30,7 @@ ledger_app = typer.Typer(help="Look into a ledger, or bring money in.", no_args_
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into an app."""
-    for command in (create, watch, agent):
+    for command in (create, watch, agent, openrtb):
         app.command()(command)
     for by_settings in (serve, doctor):
         app.command(**BY_SETTINGS)(by_settings)
@@ -120,6 +120,22 @@ def agent(
     brief = None if name is None or offer is None else (name, offer)
     chosen = strategy_of(strategy, bid, name, rival or [])
     bid_in(url, auction_id, agent_id, chosen, budget, brief, broker=None if mqtt is None else (mqtt, mqtt_ca))
+
+
+def openrtb(
+    auction_id: Annotated[str, typer.Argument(show_default=False)],
+    agent_id: Annotated[str, typer.Argument(show_default=False)],
+    bidder: Annotated[str, typer.Option(help="Where an OpenRTB 2.6 bidder takes bid requests by POST.")],
+    url: Url = SERVER,
+    notice_host: Annotated[
+        list[str] | None, typer.Option(help="Whose nurl, burl and lurl are called, besides the bidder's; repeatable.")
+    ] = None,
+    test: Annotated[bool, typer.Option("--test", help="Tell the bidder that this is a test.")] = False,
+) -> None:
+    """Let an existing OpenRTB bidder take part in an auction: ask it once, and bid for it."""
+    from tokenauction.clients.cli.remote import represent
+
+    represent(url, auction_id, agent_id, bidder, notice_host or [], is_test=test)
 
 
 @token_app.command("create")

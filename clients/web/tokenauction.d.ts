@@ -52,6 +52,10 @@ export interface Summary {
   created_at: number;
   query: string;
   tmax_join_ms: number;
+  max_tokens: number;
+  currency: string;
+  rule: string;
+  pricing: string;
   agents: { id: string; name: string }[];
   num_tokens: number;
   text: string;
