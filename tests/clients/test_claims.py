@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from tokenauction.clients.cli.reproduction.claims import Row, rows
@@ -19,6 +20,8 @@ def world(low: float, high: float) -> dict[str, Any]:
     estimate = {"value": (low + high) / 2, "low": low, "high": high}
     names = ["log_probability", "reward_gain", "reward_gain_exact"]
     comparisons = {f"{name}: few context_aware over most reference": estimate for name in names}
+    for name, proposal in itertools.product(("revenue", "utility"), ("context_aware", "reference")):
+        comparisons |= {f"{name}: most over {less} of {proposal}": estimate for less in ("1", "few")}
     of = (
         "pearson",
         "slope",
@@ -60,7 +63,15 @@ def test_claims_hold_where_the_interval_lies_on_their_side() -> None:
     assert beats.verdict == "in the model only"
     assert found["Utility correlates with reward gain (Pearson)"].found["model"][1]
     assert not found["Utility correlates with reward gain (Pearson)"].found["toy"][1]
-    assert not any("revenue" in claim for claim in found)  # nothing was compared
+    assert found["revenue rises with M (baseline)"].verdict == "in the model only"
+
+
+def test_what_rises_and_then_surely_falls_does_not_rise() -> None:
+    fallen = world(1, 2)
+    fallen["comparisons"]["revenue: most over few of reference"] = {"value": -1.0, "low": -2.0, "high": -0.5}
+    found = {row.claim: row.verdict for row in rows({"worlds": {"model": fallen}})}
+    assert found["revenue rises with M (baseline)"] == "no"
+    assert found["revenue rises with M (context-aware)"] == "yes"
 
 
 def test_sweep_claims_hold_unless_a_share_surely_goes_the_wrong_way() -> None:

@@ -119,6 +119,7 @@ def _figure_4(pyplot: Any, world: Results) -> None:
     axis.plot(ends, [value / 2 for value in ends], ":", label="slope ½: small rewards")
     axis.plot(ends, ends, "--", label="slope 1: a large reward, a flat market")
     axis.set(xlabel="reward gain, nats", ylabel="utility gain, nats", xscale="log", yscale="log")
+    axis.minorticks_off()  # their labels would lie on each other
     axis.legend(fontsize=8)
 
 

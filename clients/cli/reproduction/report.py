@@ -48,6 +48,9 @@ def markdown(results: Results) -> str:
     for name, world in results["worlds"].items():
         heading = f"**Table 1, {_summary_title(name, world)}**"
         parts.append(f"{heading}\n\n{_markdown_table(('proposal', 'M', *TABLE_1.values()), _summary_cells(world))}")
+        if world.get("examples"):
+            texts = _markdown_table(("query", *world["curves"]), _example_cells(world))
+            parts.append(f"The first text that each proposal drew ({name}):\n\n{texts}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -79,6 +82,18 @@ def _summary_cells(world: Results) -> list[list[str]]:
     return cells
 
 
+def _example_cells(world: Results) -> list[list[str]]:
+    return [
+        [example["query"], *(example[proposal][0] or "(empty)" for proposal in world["curves"])]
+        for example in world["examples"]
+    ]
+
+
 def _markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in cells)]
+    lines = [columns, ["---"] * len(columns), *([_cell(text) for text in row] for row in cells)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """A text as it may stand in a table: on one line, its signs meaning nothing."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

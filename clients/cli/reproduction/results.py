@@ -106,12 +106,18 @@ def _comparisons(curves: Curves, few: int, most: int) -> dict[str, Estimate]:
         nearer = curves.difference("off_optimum", ("reference", most), (MAIN, few))
         beats[f"off_optimum: most reference over few {MAIN}"] = nearer
     rises = {
-        f"{metric}: most over 1 of {proposal}": curves.difference(metric, (proposal, most), (proposal, 1))
+        f"{metric}: {more} over {less} of {proposal}": curves.difference(metric, (proposal, high), (proposal, low))
         for proposal in curves.figures
         for metric in ("log_probability", "reward_gain_exact", "revenue", "utility")
+        for more, high, less, low in (("most", most, "1", 1), ("most", most, "few", few))
     }
-    single = curves.difference("weight_gap", ("token_auction", 1), (MAIN, most))
-    return {**beats, **rises, f"weight_gap: 1 token_auction over most {MAIN}": single}
+    ours = {
+        f"weight_gap: {name} token_auction over most {MAIN}": curves.difference(
+            "weight_gap", ("token_auction", number), (MAIN, most)
+        )
+        for name, number in (("1", 1), ("few", few))
+    }
+    return {**beats, **rises, **ours}
 
 
 def _of_advertisers(advertisers: Advertisers) -> dict[str, Estimate]:

@@ -6,6 +6,7 @@ weight; advertisers that sell what goes together and such that sell the same are
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,7 +41,8 @@ class TokenSweep:
         agents = (AgentSpec("first", first.name, first.offer, 1), AgentSpec("second", second.name, second.offer, 1))
         spec = AuctionSpec(query.text, agents, pricing="free", temperature=TEMPERATURE, max_tokens=MAX_TOKENS)
         cells = [(rule, weight) for rule in RULES for weight in self.weights]
-        specs = [at_weight(spec, rule, weight, seed) for rule, weight in cells for seed in range(self.num_texts)]
+        seeds = [int.from_bytes(hashlib.sha256(f"{query.id}\n{i}".encode()).digest()) for i in range(self.num_texts)]
+        specs = [at_weight(spec, rule, weight, seed) for rule, weight in cells for seed in seeds]
         texts = [str(fields["text"]) for fields in settle_all(decoder, specs, lambda: None)]
         rows = []
         for number, (rule, weight) in enumerate(cells):
