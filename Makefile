@@ -22,7 +22,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format docs train clean
+.PHONY: help demo test check lint format docs image train clean
 
 help:
 	@echo "make demo    watch two advertisers write one ad"
@@ -30,6 +30,7 @@ help:
 	@echo "make check   the same without the slow tests"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make docs    the docs as a site, in build/site"
+	@echo "make image   a Docker image of the server (deploy/Dockerfile)"
 	@echo "make format  let ruff rewrite the files"
 	@echo "make train   train the shipped checkpoint again"
 	@echo "make clean   remove what builds and test runs leave (rm -rf .venv for the rest)"
@@ -54,6 +55,10 @@ format: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+image:
+	docker build --file deploy/Dockerfile --tag tokenauction .
+	docker run --rm tokenauction --version
 
 train: $(VENV)/.demo
 	$(BIN)/python -m tokenauction.models.training

@@ -48,6 +48,8 @@ def test_dockerfile_copies_what_the_wheel_is_built_from() -> None:
     needed = {name.partition("/")[0] for name in named} | {"pyproject.toml", project["project"]["readme"]}
     assert copied >= needed | set(project["project"]["license-files"])
     assert all((ROOT / name).exists() for name in copied)
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8")
+    assert copied == set(re.findall(r"^!(.*)$", ignored, re.MULTILINE)) and "\n*\n" in ignored
     extras = re.findall(r"^ARG EXTRAS=(.*)$", text, re.MULTILINE)[0].split(",")
     assert set(extras) <= set(project["project"]["optional-dependencies"])
 
