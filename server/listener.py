@@ -150,10 +150,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.writable.set()  # whoever waits to send learns that it cannot
 
     async def send(self, message: Any) -> None:
-        """As uvicorn's, which would take a handshake that was refused with a body for one that was forgotten."""
+        """As uvicorn's, which would take a handshake that was refused with a body for one that was forgotten.
+
+        A peer that does not answer a close is cut off, whatever of what was sent it has not read.
+        """
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True
+        if message["type"] == "websocket.close" and self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.abort)
+
+    def keepalive_timeout(self) -> None:
+        """As uvicorn's, which would wait for ever for a peer that reads nothing."""
+        super().keepalive_timeout()
+        self.abort()
 
     def handle_ping(self) -> None:
         """As uvicorn's, unless there are too many, or their answers are not read."""

@@ -31,7 +31,7 @@ from tokenauction.server.wire import MAX_FRAME_BYTES
 DRAIN_SECONDS = 60.0  # for running auctions; what is left then is cancelled, which settles it
 GOODBYE_SECONDS = 10.0  # for watchers to take their last events
 KEEP_ALIVE_SECONDS = 15
-PING_SECONDS = 20.0
+PING_SECONDS, PONG_SECONDS = 5.0, 9.5  # between pings, and for their answers: a peer that is gone is noticed in 15 s
 
 log = logger()
 
@@ -129,7 +129,7 @@ def _config(app: App) -> uvicorn.Config:
         ws=WebSocketProtocol,
         ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=PING_SECONDS,
-        ws_ping_timeout=PING_SECONDS,
+        ws_ping_timeout=PONG_SECONDS,
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

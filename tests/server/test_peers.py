@@ -279,3 +279,22 @@ async def test_address_that_shakes_hands_too_often_is_told_when_to_come_again(st
             async with connect(stream_of(server)) as socket:
                 await socket.recv()
         assert await refused(stream_of(server)) == (429, "rate_limited")
+
+
+@pytest.mark.parametrize("num_unread", [0, 1])
+async def test_peer_that_does_not_answer_pings_is_cut_off_though_little_is_sent_to_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch, num_unread: int
+) -> None:
+    monkeypatch.setattr("tokenauction.server.serving.PING_SECONDS", 0.1)
+    monkeypatch.setattr("tokenauction.server.serving.PONG_SECONDS", 0.3)
+    async with start(is_paced=True) as server:
+        auction_id = (await server.client().begin(spec_of("0.002")))["auction_id"]
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        subscribe = Frame(Opcode.TEXT, encode(Subscribe(auction_id=auction_id))).serialize(mask=True)
+        writer.write(HANDSHAKE + b"\r\n" + subscribe * num_unread)
+        await reader.readuntil(b"session.created")
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while server.app.connections:
+                await asyncio.wait([server.serving], timeout=0.02)
+        writer.close()
