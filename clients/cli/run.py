@@ -92,6 +92,8 @@ def run(
     receipt written. Raises AuctionFailed where it fails before its first token: then the input was at fault.
     """
     check_target("--receipt", receipt)
+    if store_distributions and spec.finalizer is not None:
+        raise InvalidInput("--store-distributions is for token auctions; verify --model computes a softmax one again")
     decoder = new_decoder(model.load(max_rows=rows_of(spec)), store_distributions=store_distributions)
     performance = prepare(decoder, spec)
     auction = performance.auction

@@ -69,6 +69,11 @@ def test_demo_shows_the_softmax_auction(cli: Cli) -> None:
     assert result.code == 0 and "softmax · context_aware" in result.out
 
 
+def test_run_stores_no_distributions_of_candidates(cli: Cli) -> None:
+    code, message = cli("run", EXAMPLE, "--store-distributions").refusal
+    assert code == "invalid_input" and "token auctions" in message
+
+
 def test_run_refuses_what_is_unsafe(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "unsafe.yaml"
     text = EXAMPLE.read_text(encoding="utf-8").replace("context_aware", "token_auction")

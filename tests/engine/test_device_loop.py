@@ -88,7 +88,7 @@ def submit(decoder: Decoder, spec: AuctionSpec, name: str = "auction", policy: P
 def finish(decoder: Decoder) -> list[Event]:
     events: list[Event] = []
     for _ in range(10_000):
-        if not decoder.scheduler.has_work:
+        if not decoder.has_work:
             return events
         events += decoder.step()
     raise AssertionError("the decoder does not come to an end")
