@@ -140,6 +140,29 @@ def test_reproduce_refuses_folders_it_cannot_use(cli: Cli, tmp_path: Path) -> No
     assert file.read_text() == "x"
 
 
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("toy", '{"query": "market-00"}'),
+        ("toy", '{"query": "market-00", "proposals": 3}'),
+        ("token_auction", '{"query": "trip"}'),
+        ("token_auction", '{"query": "trip", "relation": "competing", "rows": [{"rule": "linear"}]}'),
+        ("token_auction", '{"query": "trip", "relation": "competing", "rows": 5}'),
+    ],
+)
+def test_reproduce_refuses_lines_that_it_did_not_write(
+    cli: Cli, tmp_path: Path, queries: Path, part: str, line: str
+) -> None:
+    arguments = ["reproduce", "--part", part, "--quick", "--no-figures", "--queries", queries, "--candidates", "2"]
+    assert cli(*arguments, "--folder", tmp_path / "run").code == 0
+    log = tmp_path / "run" / f"{part}.jsonl"
+    first, second, *rest = log.read_text().splitlines()
+    log.write_text("\n".join([first, line, *rest]) + "\n")
+    code, message = cli(*arguments, "--folder", tmp_path / "run").refusal
+    assert code == "invalid_input" and "remove" in message
+    assert json.loads(second)["query"] in ("market-00", "trip")
+
+
 def test_reproduce_refuses_a_single_query(cli: Cli, tmp_path: Path, queries: Path) -> None:
     queries.write_text(QUERIES[: QUERIES.index("- id: lunch")])
     code, message = cli("reproduce", "--part", "model", "--queries", queries, "--folder", tmp_path / "run").refusal

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from tokenauction.engine.errors import InvalidInput
+
+NEEDED: Final = frozenset({"reference", "context_aware"})  # the proposals that the papers compare
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +88,6 @@ class DrawnQuery:
             drawn = cls(str(fields["query"]), str(fields["relation"]), proposals, *numbers)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise InvalidInput(f"{where} is no query's candidates ({error}); remove the run's folder") from None
-        if "reference" not in proposals or not all(number is None or math.isfinite(number) for number in numbers):
+        if not set(proposals) >= NEEDED or not all(number is None or math.isfinite(number) for number in numbers):
             raise InvalidInput(f"{where} is no query's candidates; remove the run's folder")
         return drawn

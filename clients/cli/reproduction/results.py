@@ -70,7 +70,7 @@ def sweep_results(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, lis
             for rule in RULES
         }
         for relation in RELATIONS
-        if any(line["relation"] == relation for line in lines)
+        if any(line.get("relation") == relation for line in lines)
     }
 
 
