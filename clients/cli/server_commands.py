@@ -14,7 +14,11 @@ Url = Annotated[
     str, typer.Option(help="The server. A token is read from TOKENAUCTION_TOKEN.", envvar="TOKENAUCTION_URL")
 ]
 LedgerUrl = Annotated[
-    str, typer.Option(help="A file, or postgresql://USER@HOST/DATABASE.", envvar="TOKENAUCTION_LEDGER")
+    str | None,
+    typer.Option(
+        help="A file, or postgresql://USER@HOST/DATABASE; the one that `serve` would take, if left out.",
+        envvar="TOKENAUCTION_LEDGER",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One event a line.")]
 # Options that are settings are read when they are needed: pydantic takes as long to import as all other commands do.
@@ -22,7 +26,7 @@ BY_SETTINGS: dict[str, Any] = {
     "add_help_option": False,
     "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
 }
-SERVER, LEDGER = "http://127.0.0.1:8400", "tokenauction.db"
+SERVER = "http://127.0.0.1:8400"
 
 token_app = typer.Typer(help="Access tokens.", no_args_is_help=True)
 ledger_app = typer.Typer(help="Look into a ledger, or bring money in.", no_args_is_help=True)
@@ -138,81 +142,90 @@ def openrtb(
     represent(url, auction_id, agent_id, bidder, notice_host or [], is_test=test)
 
 
+def _place(ledger: str | None) -> str:
+    """Where the ledger is: as was said, or by the environment and the file that `serve` reads."""
+    if ledger is not None:
+        return ledger
+    from tokenauction.clients.cli.settings import ServeSettings
+
+    return ServeSettings.load({}).ledger.get_secret_value()
+
+
 @token_app.command("create")
 def token_create(
     scope: Annotated[list[str], typer.Option(help="watch, chat, bid, metrics or admin; may be repeated.")],
     agent_id: Annotated[str | None, typer.Option(help="The one agent it may act for.")] = None,
     days: Annotated[float | None, typer.Option(help="Until it expires.", min=0.001, max=3650)] = None,
-    ledger: LedgerUrl = LEDGER,
+    ledger: LedgerUrl = None,
 ) -> None:
     """Make an access token; its secret is shown once."""
     from tokenauction.clients.cli.ledger import create_token
 
-    create_token(ledger, scope, agent_id, days)
+    create_token(_place(ledger), scope, agent_id, days)
 
 
 @token_app.command("list")
-def token_list(ledger: LedgerUrl = LEDGER) -> None:
+def token_list(ledger: LedgerUrl = None) -> None:
     """Every token, the newest first, a line of JSON each; never a secret."""
     from tokenauction.clients.cli.ledger import list_tokens
 
-    list_tokens(ledger)
+    list_tokens(_place(ledger))
 
 
 @token_app.command("rotate")
 def token_rotate(
-    token_id: Annotated[str, typer.Argument(help="tok_…", show_default=False)], ledger: LedgerUrl = LEDGER
+    token_id: Annotated[str, typer.Argument(help="tok_…", show_default=False)], ledger: LedgerUrl = None
 ) -> None:
     """Replace a token by one that allows the same; what the old one had opened closes."""
     from tokenauction.clients.cli.ledger import rotate_token
 
-    rotate_token(ledger, token_id)
+    rotate_token(_place(ledger), token_id)
 
 
 @token_app.command("revoke")
 def token_revoke(
-    token_id: Annotated[str, typer.Argument(help="tok_…", show_default=False)], ledger: LedgerUrl = LEDGER
+    token_id: Annotated[str, typer.Argument(help="tok_…", show_default=False)], ledger: LedgerUrl = None
 ) -> None:
     """Revoke a token: it opens nothing any more, and what it had opened closes."""
     from tokenauction.clients.cli.ledger import revoke_token
 
-    revoke_token(ledger, token_id)
+    revoke_token(_place(ledger), token_id)
 
 
 @ledger_app.command("balances")
-def ledger_balances(ledger: LedgerUrl = LEDGER) -> None:
+def ledger_balances(ledger: LedgerUrl = None) -> None:
     """What every account has; the sum is zero."""
     from tokenauction.clients.cli.ledger import balances
 
-    balances(ledger)
+    balances(_place(ledger))
 
 
 @ledger_app.command("entries")
 def ledger_entries(
-    account: Annotated[str | None, typer.Argument(help="All accounts if left out.")] = None, ledger: LedgerUrl = LEDGER
+    account: Annotated[str | None, typer.Argument(help="All accounts if left out.")] = None, ledger: LedgerUrl = None
 ) -> None:
     """Every entry, a line of JSON each."""
     from tokenauction.clients.cli.ledger import entries
 
-    entries(ledger, account)
+    entries(_place(ledger), account)
 
 
 @ledger_app.command("export")
 def ledger_export(
-    output: Annotated[Path, typer.Argument(help="A file.", show_default=False)], ledger: LedgerUrl = LEDGER
+    output: Annotated[Path, typer.Argument(help="A file.", show_default=False)], ledger: LedgerUrl = None
 ) -> None:
     """Write every entry into a file, a line of JSON each."""
     from tokenauction.clients.cli.ledger import export
 
-    export(ledger, output)
+    export(_place(ledger), output)
 
 
 @ledger_app.command("audit")
-def ledger_audit(ledger: LedgerUrl = LEDGER) -> None:
+def ledger_audit(ledger: LedgerUrl = None) -> None:
     """Check that every transfer sums to zero and every chain holds; exit code 1 where something does not."""
     from tokenauction.clients.cli.ledger import audit
 
-    if not audit(ledger):
+    if not audit(_place(ledger)):
         raise typer.Exit(1)
 
 
@@ -221,9 +234,9 @@ def ledger_deposit(
     account: Annotated[str, typer.Argument(show_default=False)],
     amount: Annotated[str, typer.Argument(help="In currency.", show_default=False)],
     reference: Annotated[str | None, typer.Option(help="The same reference counts once.")] = None,
-    ledger: LedgerUrl = LEDGER,
+    ledger: LedgerUrl = None,
 ) -> None:
     """Bring money in for an account."""
     from tokenauction.clients.cli.ledger import deposit
 
-    deposit(ledger, account, amount, reference)
+    deposit(_place(ledger), account, amount, reference)

@@ -149,3 +149,15 @@ def test_command_takes_every_setting_as_a_flag(cli: Run, monkeypatch: pytest.Mon
     assert "127.0.0.1" in cli("serve", "--host", "0.0.0.0", "--no-auth").refusal[1]
     monkeypatch.setenv("TOKENAUCTION_LEDGER", "postgres:/auctioneer:s3cret@host://x")
     assert "s3cret" not in cli("serve", "--play-money", "much").err
+
+
+def test_commands_look_into_the_ledger_that_serve_would_take(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, f'ledger = "{tmp_path / "of_file.db"}"\n')
+    monkeypatch.setenv("TOKENAUCTION_CONFIG", str(file))
+    assert cli("ledger", "deposit", "palm", "1").out == "palm: 1\n"
+    assert (tmp_path / "of_file.db").exists()
+    assert cli("ledger", "balances", "--ledger", tmp_path / "other.db").out.count("\n") == 4
+    monkeypatch.setenv("TOKENAUCTION_LEDGER", str(tmp_path / "of_environment.db"))
+    assert "palm" not in cli("ledger", "balances").out
