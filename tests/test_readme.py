@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,6 +63,15 @@ def test_pages_link_to_files_that_exist(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not link.startswith(("http://", "https://")):
             assert (page.parent / link).exists(), link
+
+
+def test_pages_of_the_docs_stand_in_the_site_and_link_to_each_other_alone() -> None:
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    named = {name for entry in site["nav"] for name in entry.values()}
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}, "put the page into nav of mkdocs.yml"
+    for page in (ROOT / "docs").glob("*.md"):
+        out = re.findall(r"\]\((\.\./[^)]*)\)", page.read_text(encoding="utf-8"))
+        assert not out, f"{page.name}: what is not in docs/ is not on the site; write `{out[0][3:]}` without a link"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
