@@ -247,7 +247,7 @@ class Connection:
                 self._drop("what is sent is not taken")
                 self.abort()
                 return
-            if num_left:
+            if num_left and self._closing is None:
                 self._wake.set()
                 await asyncio.sleep(0)  # a long replay lets others have their turn
             elif self._closing is not None or (self._is_leaving and self._has_all):
@@ -263,6 +263,8 @@ class Connection:
             await self._send(self._replies.popleft())
         num_left = 0
         for auction_id, reader in list(self.readers.items()):
+            if self._closing is not None:
+                return 0
             if reader.has_overflowed:
                 await self._overflow(auction_id, reader)
                 return 0

@@ -298,3 +298,19 @@ async def test_peer_that_does_not_answer_pings_is_cut_off_though_little_is_sent_
             while server.app.connections:
                 await asyncio.wait([server.serving], timeout=0.02)
         writer.close()
+
+
+@pytest.mark.slow
+async def test_long_replay_does_not_go_on_for_a_token_that_is_gone(server: ToyServer) -> None:
+    events = await collect(server.client().create(spec_of("0.002", "0.001", max_tokens=2_000)))
+    async with server.client().connection() as socket:
+        await socket.send(encode(Subscribe(auction_id=events[0]["auction_id"])).decode())
+        while "seq" not in json.loads(await socket.recv()):
+            continue
+        [connection] = server.app.connections
+        connection.expel()
+        num_seen = 1
+        with pytest.raises(ConnectionClosed):
+            while True:
+                num_seen += "seq" in json.loads(await socket.recv())
+        assert socket.close_code == 4001 and num_seen < 1_500
