@@ -33,12 +33,12 @@ def read_auction(connection: Connection, auction_id: str) -> AuctionRecord | Non
     return None if row is None else _record(row)
 
 
-def read_auctions(connection: Connection, limit: int, after: str | None) -> list[AuctionRecord]:
-    """Auctions in the order of their creation, behind `after` where it is given."""
-    query = select(auctions).order_by(auctions.c.number).limit(limit)
+def read_auctions(connection: Connection, limit: int, after: str | None, newest: bool) -> list[AuctionRecord]:
+    """Auctions in the order of their creation, or the newest first; behind `after` in that order where it is given."""
+    query = select(auctions).order_by(auctions.c.number.desc() if newest else auctions.c.number).limit(limit)
     if after is not None:
         number = select(auctions.c.number).where(auctions.c.auction_id == after).scalar_subquery()
-        query = query.where(auctions.c.number > number)
+        query = query.where(auctions.c.number < number if newest else auctions.c.number > number)
     return [_record(row) for row in connection.execute(query)]
 
 

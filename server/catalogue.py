@@ -48,9 +48,9 @@ class Catalogue:
             "epoch": last.get("epoch", 1),
         }
 
-    async def page(self, after: str | None, limit: int) -> list[dict[str, Any]]:
-        """The auctions behind `after` in the order of their creation, at most `limit`."""
-        records = await self.house.ledger.auctions(min(limit, MAX_LISTED), after)
+    async def page(self, after: str | None, limit: int, *, newest: bool = False) -> list[dict[str, Any]]:
+        """The auctions behind `after` in the order of their creation, or the newest first, at most `limit`."""
+        records = await self.house.ledger.auctions(min(limit, MAX_LISTED), after, newest=newest)
         return [await self.describe(record.auction_id) for record in records]
 
     async def owner(self, auction_id: str) -> str:

@@ -219,9 +219,11 @@ class Ledger:
         query = partial(read_auction, auction_id=auction_id)
         return await self._database.read(query) if is_id(auction_id) else None
 
-    async def auctions(self, limit: int = MAX_LIMIT, after: str | None = None) -> list[AuctionRecord]:
-        """Auctions in the order of their creation, behind the one with the id `after`."""
-        return await self._database.read(partial(read_auctions, limit=_limit(limit), after=after))
+    async def auctions(
+        self, limit: int = MAX_LIMIT, after: str | None = None, *, newest: bool = False
+    ) -> list[AuctionRecord]:
+        """Auctions in the order of their creation, or the newest first, behind the one with the id `after`."""
+        return await self._database.read(partial(read_auctions, limit=_limit(limit), after=after, newest=newest))
 
     async def open_auctions(self) -> list[AuctionRecord]:
         """Every auction that has not ended: what recovery takes up."""

@@ -163,10 +163,11 @@ async def list_auctions(
     who: Who,
     after: Annotated[str | None, Query(max_length=MAX_ID)] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = MAX_LISTED,
+    newest: bool = False,
 ) -> Page:
-    """Auctions behind `after`, in the order of their creation."""
+    """Auctions behind `after`, in the order of their creation, or with `newest` the last ones first."""
     need(who, "watch")
-    found = await context_of(request).catalogue.page(after, limit)
+    found = await context_of(request).catalogue.page(after, limit, newest=newest)
     return Page(auctions=[Summary(**summary) for summary in found])
 
 

@@ -133,7 +133,7 @@ export class Client {
   retryNow(): void;
   close(): void;
   describe(auctionId: string): Promise<Summary>;
-  list(query?: { after?: string; limit?: number }): Promise<{ auctions: Summary[] }>;
+  list(query?: { after?: string; limit?: number; newest?: boolean }): Promise<{ auctions: Summary[] }>;
   history(
     auctionId: string,
     query?: { afterSeq?: number; limit?: number },

@@ -125,7 +125,7 @@ export class Client {
   }
 
   describe = (auctionId) => this.#rest.get(`/v1/auctions/${encodeURIComponent(auctionId)}`);
-  list = ({ after, limit } = {}) => this.#rest.get("/v1/auctions", { after, limit });
+  list = ({ after, limit, newest } = {}) => this.#rest.get("/v1/auctions", { after, limit, newest });
   /** Durable events from the ledger, a page of them. */
   history = (auctionId, { afterSeq, limit } = {}) =>
     this.#rest.get(`/v1/auctions/${encodeURIComponent(auctionId)}/history`, { after_seq: afterSeq, limit });

@@ -119,7 +119,8 @@ export class Auction {
     this.#head.begin(created);
     this.#announce(`The auction has begun. ${created.spec.query}`);
     this.#ribbon.begin(this.sides, created.spec);
-    for (const part of [this.#written, this.#looking, this.#payments]) part.begin(this.sides, currency);
+    this.#looking.begin(this.sides, created.spec);
+    for (const part of [this.#written, this.#payments]) part.begin(this.sides, currency);
     const isSoftmax = created.spec.mechanism === "softmax";
     if (isSoftmax) this.#candidates.begin(this.sides, currency);
     this.#bidders.begin(this.sides.filter((side) => !(isSoftmax && side.isHouse)), currency, this.#mayBid);
@@ -161,7 +162,7 @@ export class Auction {
   #settle() {
     this.#isSettled = true;
     const { settled, created } = this.transcript;
-    if (created && this.#notice.classList.contains("bad") === false) this.#notice.hidden = true;
+    if (this.#isBehind) this.#notice.hidden = true;
     const bills = settled.agents.filter((agent) => this.#isBidder(agent.id)).map((agent) => `${this.#nameOf(agent.id)} pays ${money(agent.total_micros, settled.currency)}`);
     this.#announce(`The text is complete, with ${count(settled.num_tokens, "token")}. ${bills.join(", ")}.`);
     if (!created) return;

@@ -41,6 +41,7 @@ export class Bidders {
       const agent = last?.agents.find((one) => one.id === id);
       if (!agent) continue;
       if (row.paid) row.paid.textContent = money(agent.total_micros, this.#currency);
+      row.line.hidden = false;
       setShare(row.fill, row.sum / tokens.length);
       row.share.textContent = `${percent(row.sum / tokens.length)} of the text`;
       this.#follow(row, agent, tokens.length);
@@ -95,6 +96,7 @@ export class Bidders {
   #row(side, bidMicros, mayBid) {
     const track = bar(0, side.look);
     const row = { seen: 0, sum: 0, from: null, isBusy: false, fill: track.firstChild, share: el("span", { class: "number", text: "" }) };
+    row.line = el("p", { class: "share-line", hidden: true }, track, row.share); // until there is a share that this viewer sees
     const words = el("div", {}, named(side.name), el("p", { class: "offer", text: side.isHouse ? "keeps a fixed weight and never pays" : side.offer }));
     const head = el("div", { class: "bidder-head" }, badge(side), words);
     if (!side.isHouse && side.bid !== null) {
@@ -103,7 +105,7 @@ export class Bidders {
     }
     this.#rows.set(side.id, row);
     const value = side.valuePerNat === null ? null : `values a text at ${price(micros(side.valuePerNat), this.#currency)} a nat`;
-    const lines = value ? [head, el("p", { class: "small muted", text: value })] : [head, el("p", { class: "share-line" }, track, row.share)];
+    const lines = value ? [head, el("p", { class: "small muted", text: value })] : [head, row.line];
     if (!value && !side.isHouse && side.bid !== null) lines.push(this.#bidLine(side, row, bidMicros, mayBid));
     return el("div", { class: `bidder ${side.look}`, data: { agent: side.id } }, lines);
   }

@@ -15,6 +15,7 @@ export class Form {
   #submit = el("button", { class: "button primary", type: "submit", text: "Start the auction" });
   #add = el("button", { class: "link", type: "button", text: "Add an advertiser" });
   #options = optionFields(() => this.#showMechanism());
+  #isTouched = false;
   #rest = {}; // what a preset says beyond this form, such as budgets and the currency
 
   /** `onSubmit(spec)` begins an auction; what it throws is shown. */
@@ -27,10 +28,16 @@ export class Form {
     const query = el("div", { class: "query-field" }, el("label", { for: "query", text: "The question that the text answers" }), this.#query);
     const advertisers = el("fieldset", {}, el("legend", { class: "label", text: "Advertisers, and what each bids per token" }), this.#rows, this.#add);
     fill(node, query, advertisers, this.#options.node, el("div", { class: "submit" }, this.#submit, this.#notice));
+    node.addEventListener("input", () => (this.#isTouched = true));
     node.addEventListener("submit", (event) => {
       event.preventDefault();
       this.send();
     });
+  }
+
+  /** Whether somebody has typed into it. */
+  get isTouched() {
+    return this.#isTouched;
   }
 
   /** Fill the form from a spec. */
@@ -48,7 +55,7 @@ export class Form {
   get spec() {
     const query = this.#query.value.trim();
     if (!query) throw this.#wrong(this.#query, "Write the question that the text answers.");
-    const { agents: _, ...rest } = this.#rest;
+    const { agents: _, show_candidates: __, ...rest } = this.#rest;
     const spec = { ...rest, query, agents: this.#agents(), ...this.#options.values() };
     for (const [name, value] of Object.entries(spec)) if (value === null || value === undefined) delete spec[name];
     Object.assign(spec, spec.mechanism === "softmax" ? { show_candidates: true } : { top_tokens: TOP_TOKENS });
@@ -66,15 +73,17 @@ export class Form {
       if (amount === null && !isSoftmax) throw this.#wrong(bid, "A bid is an amount such as 0.002, with at most six decimals.");
       const known = (this.#rest.agents ?? []).find((agent) => agent.name === name.value.trim());
       const id = unique(known?.id ?? slug(name.value) ?? `advertiser-${index + 1}`, taken);
-      const brief = { id, name: name.value.trim(), offer: offer.value.trim() };
-      if (!isSoftmax) return { ...known, ...brief, bid: decimal(amount) };
+      const { bid: oldBid, value_per_nat: oldValue, budget, ...kept } = known ?? {};
+      const isSame = isSoftmax ? oldValue !== undefined : oldBid !== undefined; // a budget is for the mechanism it was set for
+      const brief = { ...kept, ...(isSame && budget ? { budget } : {}), id, name: name.value.trim(), offer: offer.value.trim() };
+      if (!isSoftmax) return { ...brief, bid: decimal(amount) };
       const value = row.querySelector('[name="value"]');
       if (micros(value.value) === null) throw this.#wrong(value, "A value is an amount such as 1 or 0.5, with at most six decimals.");
       return { ...brief, value_per_nat: decimal(micros(value.value)) };
     });
   }
 
-  #append({ name = "", offer = "", bid = "0.002", value_per_nat: value = "0.01" }) {
+  #append({ name = "", offer = "", bid = "0.002", value_per_nat: value = "0.002" }) {
     const index = this.#rows.children.length;
     const field = (key, label, initial, more = {}) => {
       const id = `${key}-${index}`;

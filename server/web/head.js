@@ -6,7 +6,7 @@ import { count } from "./amounts.js";
 const WORDS = { critical_bid: "critical bid", kl_clarke: "KL-Clarke", first_price: "first price", log_linear: "log-linear" };
 
 export class AuctionHead {
-  #query = el("h1", { text: "…" });
+  #query = el("h1", { dir: "auto", text: "…" });
   #terms = el("p", { class: "terms" });
   #disclosure = el("p", { class: "disclosure" });
   #progress = el("p", { class: "progress" });

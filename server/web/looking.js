@@ -10,28 +10,44 @@ export class Looking {
   #sides = [];
   #byId = new Map();
   #currency = "USD";
-  #onChoose;
+  #pricing = "critical_bid";
+  #shown = null; // the token
+  #title = el("h2", { id: "looking-title" });
+  #chance = el("span", { class: "muted" });
+  #before;
+  #next;
+  #body = el("div");
 
   /** `onChoose(step)` asks for another token, `null` for none. */
   constructor(onChoose) {
-    this.#onChoose = onChoose;
-    this.node = el("section", { class: "card looking", "aria-labelledby": "looking-title", hidden: true });
+    this.#before = button("←", "The token before", () => onChoose(this.#shown.step - 1));
+    this.#next = button("→", "The next token", () => onChoose(this.#shown.step + 1));
+    const walk = el("div", { class: "walk" }, this.#before, this.#next, button("Close", null, () => onChoose(null)));
+    const head = el("header", {}, this.#title, this.#chance, walk);
+    this.node = el("section", { class: "card looking", "aria-labelledby": "looking-title", hidden: true }, head, this.#body);
   }
 
-  begin(sides, currency) {
+  begin(sides, { currency, pricing }) {
     this.#sides = sides;
     this.#byId = new Map(sides.map((side) => [side.id, side]));
     this.#currency = currency;
+    this.#pricing = pricing;
   }
 
-  /** Show a token of the text, or nothing for null. */
+  /** Show a token of a text of so many, or nothing where there is none. */
   show(token, numTokens) {
     this.node.hidden = !token;
     if (!token) return;
+    const { step, text, probability } = token;
+    fill(this.#title, `Token ${step + 1} of ${numTokens}: `, el("q", { text: text.trim() ? text : visible(text) }));
+    this.#before.disabled = step === 0;
+    this.#next.disabled = step >= numTokens - 1;
+    if (token === this.#shown) return; // what is below depends on the token alone
+    this.#shown = token;
+    this.#chance.textContent = probability === undefined ? "" : `had a chance of ${percent(probability)}`;
     const hasShares = token.agents.length > 0;
     fill(
-      this.node,
-      this.#head(token, numTokens),
+      this.#body,
       el("p", { class: "story", text: hasShares ? this.#story(token) : "What each side wanted and paid is shown to the auction’s owner." }),
       token.top_tokens ? this.#wants(token) : null,
       token.draw ? drawn(token) : null,
@@ -39,32 +55,25 @@ export class Looking {
     );
   }
 
-  #head(token, numTokens) {
-    const title = el("h2", { id: "looking-title" }, `Token ${token.step + 1} of ${numTokens}: `, el("q", { text: token.text.trim() ? token.text : visible(token.text) }));
-    const chance = token.probability === undefined ? null : el("span", { class: "muted", text: `had a chance of ${percent(token.probability)}` });
-    const walk = el(
-      "div",
-      { class: "walk" },
-      step("←", "The token before", token.step > 0, () => this.#onChoose(token.step - 1)),
-      step("→", "The next token", token.step < numTokens - 1, () => this.#onChoose(token.step + 1)),
-      el("button", { class: "button quiet slim", type: "button", text: "Close", on: { click: () => this.#onChoose(null) } }),
-    );
-    return el("header", {}, title, chance, walk);
-  }
-
   /** In a sentence or two, what happened. */
   #story(token) {
-    const payers = token.agents.filter((agent) => agent.exact_payment_micros > 0);
-    if (payers.length === 0) return "Nobody’s bid was needed for this token, so nobody pays for it.";
-    return payers
-      .map((agent) => {
-        const name = this.#byId.get(agent.id)?.name ?? agent.id;
-        const paid = money(agent.exact_payment_micros, this.#currency);
-        const other = agent.counterfactual_text;
-        if (other === null || other === undefined || agent.exact_critical_bid_micros === null) return `${short(name)} pays ${paid}.`;
-        return `${short(name)} changed it, and pays ${paid}: below that bid, “${plain(other)}” would have come.`;
-      })
-      .join(" ");
+    const isCritical = this.#pricing === "critical_bid";
+    const bidders = token.agents.filter((agent) => !this.#byId.get(agent.id)?.isHouse);
+    const needed = bidders.filter((agent) => agent.exact_critical_bid_micros > 0).map((agent) => {
+      const least = money(agent.exact_critical_bid_micros, this.#currency);
+      const other = agent.counterfactual_text;
+      const otherwise = other === null || other === undefined ? "" : `: below, “${plain(other)}” would have come`;
+      return `${this.#nameOf(agent)} had to bid at least ${least} for this token${isCritical ? ", and pays that" : ""}${otherwise}.`;
+    });
+    if (needed.length === 0 && bidders.some((agent) => agent.exact_critical_bid_micros !== null)) needed.push("Nobody’s bid was needed for this token.");
+    if (isCritical) return needed.join(" ");
+    const paid = bidders.filter((agent) => agent.exact_payment_micros > 0).map((agent) => `${this.#nameOf(agent)} pays ${money(agent.exact_payment_micros, this.#currency)}`);
+    return [...needed, paid.length ? `By this pricing ${paid.join(", ")}.` : "Nobody pays for it."].join(" ");
+  }
+
+  #nameOf({ id }) {
+    const name = this.#byId.get(id)?.name ?? id;
+    return name.length > 60 ? `${name.slice(0, 60)}…` : name;
   }
 
   #wants(token) {
@@ -136,8 +145,8 @@ function column(head, words, token, look) {
   return el("section", {}, head, el("ol", {}, items));
 }
 
-function step(text, label, isThere, go) {
-  return el("button", { class: "button quiet slim", type: "button", "aria-label": label, disabled: !isThere, text, on: { click: go } });
+function button(text, label, click) {
+  return el("button", { class: "button quiet slim", type: "button", "aria-label": label, text, on: { click } });
 }
 
 function cell(text) {
@@ -153,8 +162,4 @@ export function visible(text) {
 /** A token within a sentence. */
 function plain(text) {
   return text.trim() || visible(text);
-}
-
-function short(name) {
-  return name.length > 60 ? `${name.slice(0, 60)}…` : name;
 }

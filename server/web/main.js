@@ -13,6 +13,7 @@ const SAYS = {
   failed: "Not connected",
   ready: "Connected",
 };
+const PATIENCE_MS = 1_500; // until an answer is late
 const views = ["start", "auction", "trouble"].map((id) => document.getElementById(id));
 const pill = document.getElementById("connection");
 const summary = document.getElementById("summary");
@@ -35,8 +36,14 @@ function show(id) {
 }
 
 async function begin(spec) {
-  const accepted = await client.create(spec);
-  location.hash = accepted.auction_id;
+  const isSlow = setTimeout(() => showState("reconnecting"), PATIENCE_MS); // it is sent as soon as there is a connection
+  try {
+    const accepted = await client.create(spec);
+    location.hash = accepted.auction_id;
+  } finally {
+    clearTimeout(isSlow);
+    if (pill.dataset.state === "reconnecting") showState("ready");
+  }
 }
 
 function route() {

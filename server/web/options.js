@@ -74,7 +74,7 @@ const OPTIONS = [
     label: "Temperature of the choice, τ",
     of: SOFTMAX,
     hint: "Currency per nat: the higher, the less the choice listens to what a text is worth to advertisers.",
-    amount: "0.01",
+    amount: "0.002",
   },
 ];
 

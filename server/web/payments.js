@@ -23,7 +23,7 @@ export class Payments {
   }
 
   begin(sides, currency) {
-    this.#sides = sides.filter((side) => !side.isHouse);
+    this.#sides = sides.filter((side) => !side.isHouse && side.bid !== null); // whose numbers this viewer sees
     this.#currency = currency;
     this.#columns = [[0], ...this.#sides.map(() => [0])];
     this.#plot ??= new Plot("Payments of each advertiser as the text grows; the numbers are in the list above", (ink) => this.#options(ink));
@@ -35,7 +35,7 @@ export class Payments {
 
   update(transcript) {
     const { tokens } = transcript;
-    if (!tokens.some((token) => token.agents.length > 0) && tokens.length > 0) return this.#sayPrivate();
+    if (this.#sides.length === 0) return this.#sayPrivate();
     const known = this.#columns[0].length - 1;
     if (known > tokens.length) for (const column of this.#columns) column.length = tokens.length + 1;
     for (let step = this.#columns[0].length - 1; step < tokens.length; step += 1) this.#push(tokens[step], step);

@@ -21,7 +21,7 @@ const MOST_LISTED = 8;
 
 export class Start {
   #form;
-  #presets = [FALLBACK];
+  #presets = null; // until the server has been asked
 
   /** `begin(spec)` creates an auction and goes to it. */
   constructor(begin) {
@@ -33,24 +33,26 @@ export class Start {
 
   /** Ask the server for its examples and its auctions; the page works without either. */
   async fetch(client) {
-    const [presets, listed] = await Promise.allSettled([client.presets(), client.list({})]);
-    if (presets.status === "fulfilled" && presets.value.presets.length) this.#presets = presets.value.presets;
-    this.#showPresets();
+    const isFirst = this.#presets === null;
+    const examples = isFirst ? client.presets() : null;
+    const [presets, listed] = await Promise.allSettled([examples, client.list({ limit: MOST_LISTED, newest: true })]);
+    if (isFirst) this.#showPresets(presets.value?.presets ?? []);
     if (listed.status === "fulfilled") this.#showRecent(listed.value.auctions);
   }
 
   async #runFirst(button) {
     button.disabled = true;
-    const { spec } = this.#presets.find((preset) => preset.name === "hawaii") ?? FALLBACK;
+    const { spec } = this.#presets?.find((preset) => preset.name === "hawaii") ?? FALLBACK;
     this.#form.show(spec);
     if (!(await this.#form.send())) document.getElementById("setup").scrollIntoView();
     button.disabled = false;
   }
 
-  #showPresets() {
+  #showPresets(presets) {
+    this.#presets = presets.length ? presets : [FALLBACK];
     const place = document.getElementById("presets");
     const buttons = this.#presets.map((preset, index) => {
-      const button = el("button", { type: "button", "aria-pressed": index === 0, text: preset.title });
+      const button = el("button", { type: "button", "aria-pressed": String(index === 0) }, preset.title, el("small", { text: kindOf(preset.spec) }));
       button.addEventListener("click", () => {
         for (const other of place.children) other.setAttribute("aria-pressed", other === button);
         this.#form.show(preset.spec);
@@ -58,12 +60,12 @@ export class Start {
       return button;
     });
     fill(place, buttons);
-    this.#form.show(this.#presets[0].spec);
+    if (!this.#form.isTouched) this.#form.show(this.#presets[0].spec);
   }
 
   #showRecent(auctions) {
     document.getElementById("recent").hidden = auctions.length === 0;
-    const items = auctions.slice(-MOST_LISTED).reverse().map((auction) =>
+    const items = auctions.map((auction) =>
       el(
         "li",
         {},
@@ -78,4 +80,10 @@ export class Start {
     );
     fill(document.getElementById("recent-list"), items);
   }
+}
+
+/** What sort of auction an example is, in a few words. */
+function kindOf({ agents, reference_weight: house, mechanism }) {
+  const isSoftmax = mechanism === "softmax" ? ", whole texts" : "";
+  return `${count(agents.length, "advertiser")}${Number(house ?? 0) > 0 ? " and the house" : ""}${isSoftmax}`;
 }

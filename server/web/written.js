@@ -23,6 +23,7 @@ export class Written {
       class: "written",
       tabindex: 0,
       role: "group",
+      dir: "auto",
       "aria-label": "The text so far. Press the arrow keys to look at its tokens one by one.",
       on: { click: (event) => this.#click(event), keydown: (event) => this.#key(event) },
     });
@@ -110,6 +111,7 @@ export class Written {
   }
 
   #key(event) {
+    if (event.key === "Escape") this.#onChoose(null);
     if (!(event.key in KEYS) || this.#spans.length === 0) return;
     event.preventDefault();
     const now = this.#chosen ? Number(this.#chosen.dataset.step) : event.key === "ArrowRight" ? -1 : this.#spans.length;

@@ -16,6 +16,7 @@ from websockets.typing import Origin, Subprotocol
 
 from tokenauction.clients.client import ServerError
 from tokenauction.server.app import AppSettings
+from tokenauction.server.auth import SCOPES, Identity
 from tokenauction.server.wire import BidUpdate, encode
 
 Start = Callable[..., Any]
@@ -178,6 +179,12 @@ async def test_bidder_sees_its_own_numbers_and_nobody_elses(start: Start) -> Non
     posted = [event for event in own if event["type"] == "payment.posted"]
     assert [event["agent_id"] for event in posted] == ["agent1"]
     assert not any(event["type"] == "payment.posted" for event in public)
+
+
+@pytest.mark.parametrize(("scope", "may"), [("watch", "watch"), ("bid", "watch bid"), ("admin", " ".join(SCOPES))])
+def test_scope_includes_what_the_protocol_says(scope: str, may: str) -> None:
+    identity = Identity("somebody", frozenset({scope}))
+    assert {other for other in SCOPES if identity.may(other)} == set(may.split())
 
 
 async def test_token_of_one_agent_does_not_act_for_another(start: Start) -> None:

@@ -343,6 +343,8 @@ async def test_auctions_are_listed_in_the_order_of_their_creation(ledger: Ledger
     await ledger.void("a", "cancelled")
     assert [record.auction_id for record in await ledger.auctions(2)] == ["c", "a"]
     assert [record.auction_id for record in await ledger.auctions(2, "a")] == ["b"]
+    assert [record.auction_id for record in await ledger.auctions(2, newest=True)] == ["b", "a"]
+    assert [record.auction_id for record in await ledger.auctions(2, "a", newest=True)] == ["c"]
     assert [(record.auction_id, record.spec) for record in await ledger.open_auctions()] == [
         ("c", {"seed": "17"}),
         ("b", {"seed": "17"}),

@@ -14,6 +14,8 @@ from tokenauction.engine.verification import verify
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
+UNAUTHORIZED = ("401", "HTTP Authentication failed")  # what browsers say of a request without a token
+
 
 async def test_text_chart_bill_and_check_say_what_the_ledger_says(open_page: Open, start: Start) -> None:
     async with start() as server, open_page(server.url) as page:
@@ -191,7 +193,7 @@ async def test_address_of_no_auction_is_said_so(open_page: Open, start: Start) -
 async def test_server_that_asks_for_a_token_gets_one(open_page: Open, start: Start) -> None:
     async with start(is_open=False) as server:
         _, secret = await server.ledger.create_token(["admin"], None, None)
-        async with open_page(server.url, expected=["401", "HTTP Authentication failed"]) as page:
+        async with open_page(server.url, expected=UNAUTHORIZED) as page:
             await page.wait_for_selector(".trouble h1:has-text('asks who you are')")
             await page.fill("#token", secret)
             await page.click("text=Go on")
@@ -207,7 +209,7 @@ async def test_public_reader_sees_text_and_disclosure_and_no_number(open_page: O
         watcher = (await server.ledger.create_token(["watch"], None, None))[1]
         auction_id = (await server.client(admin).begin(spec_of("0.002", "0.003")))["auction_id"]
         settled = (await collect(server.client(admin).watch(auction_id)))[-1]
-        async with open_page(f"{server.url}/#{auction_id}", expected=["401", "HTTP Authentication failed"]) as page:
+        async with open_page(f"{server.url}/#{auction_id}", expected=UNAUTHORIZED) as page:
             await page.fill("#token", watcher)
             await page.click("text=Go on")
             await page.wait_for_selector(".bill")
@@ -224,3 +226,26 @@ async def test_modules_of_the_page_are_short_and_say_what_they_are() -> None:
         assert lines[0].startswith("/**"), f"{path.name} begins with what it does"
         forbidden = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
         assert not [line for line in lines if any(word in line for word in forbidden)], path.name
+
+
+async def test_advertiser_sees_its_own_numbers_and_slider_and_nobody_elses(open_page: Open, start: Start) -> None:
+    async with start(is_open=False, is_paced=True) as server:
+        admin = (await server.ledger.create_token(["admin"], None, None))[1]
+        mine = (await server.ledger.create_token(["bid"], "agent1", None))[1]
+        auction_id = (await server.client(admin).begin(spec_of("0.002", "0.003")))["auction_id"]
+        async with open_page(f"{server.url}/#{auction_id}", expected=UNAUTHORIZED) as page:
+            await page.fill("#token", mine)
+            await page.click("text=Go on")
+            server.model.allow(4)
+            await page.wait_for_selector(".token[data-step='2']")
+            sliders = await page.locator(".bidder:has(input[type=range])").evaluate_all(
+                "all => all.map(b => b.dataset.agent)"
+            )
+            assert sliders == ["agent1"] and list(await charted(page)) == ["agent1"]
+            server.model.free()
+            await page.wait_for_selector(".bill")
+            settled = (await collect(server.client(mine).watch(auction_id)))[-1]
+            [own] = [agent["total_micros"] for agent in settled["agents"]]
+            assert await charted(page) == {"agent1": own}
+            rows = await page.locator(".bill tbody td:last-child").all_inner_texts()
+            assert rows == ["not shown to you", f"${own / 1e6:.6f}"]
