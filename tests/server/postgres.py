@@ -56,9 +56,10 @@ class PostgresServer:
             for path in (self.folder, password):
                 shutil.chown(path, "nobody")
         options = [f"--username={USER}", "--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--no-sync"]
-        self._run(
-            "initdb", "-D", self.folder / "data", *options, "--locale=C", "--locale-provider=icu", "--icu-locale=en"
-        )
+        version = self._run("initdb", "--version").split()[2]  # "initdb (PostgreSQL) 15.18 (Debian …)"
+        if int(version.partition(".")[0]) >= 15:
+            options += ["--locale-provider=icu", "--icu-locale=en"]
+        self._run("initdb", "-D", self.folder / "data", *options, "--locale=C")
         self.start()
 
     def start(self) -> None:
@@ -113,16 +114,17 @@ class PostgresServer:
         finally:
             await connection.close()
 
-    def _run(self, program: str, *arguments: Any) -> None:
+    def _run(self, program: str, *arguments: Any) -> str:
         done = subprocess.run(self._command(program, *arguments), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def _command(self, program: str, *arguments: Any) -> list[Any]:
-        command = [self._programs / program, *arguments]
+        """It ends with us, and is not root."""
+        options = ["--pdeathsig=SIGQUIT"]
         if os.geteuid() == 0:
-            to_nobody = ("--reuid=nobody", "--regid=nogroup", "--clear-groups")
-            command = ["setpriv", *to_nobody, "--pdeathsig=SIGQUIT", "--", *command]
-        return command
+            options += ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        return ["setpriv", *options, "--", self._programs / program, *arguments]
 
     def _read_log(self, lines: Any, ready: threading.Event) -> None:
         with lines:
