@@ -2,6 +2,7 @@
 
 const PER_UNIT = 1_000_000; // micros in one unit of a currency
 const MOST_DIGITS = 15;
+const FORMATTERS = new Map(); // making one takes longer than a frame has for it
 
 /** "$0.000920": always six digits, so that columns line up. */
 export function money(micros, currency = "USD") {
@@ -41,6 +42,10 @@ export function count(number, noun) {
 }
 
 function formatter(currency, least) {
-  const options = { minimumFractionDigits: least, maximumFractionDigits: 6 };
-  return new Intl.NumberFormat("en-US", { style: "currency", currency, currencyDisplay: "narrowSymbol", ...options });
+  const key = `${currency} ${least}`;
+  if (!FORMATTERS.has(key)) {
+    const digits = { minimumFractionDigits: least, maximumFractionDigits: 6 };
+    FORMATTERS.set(key, new Intl.NumberFormat("en-US", { style: "currency", currency, currencyDisplay: "narrowSymbol", ...digits }));
+  }
+  return FORMATTERS.get(key);
 }

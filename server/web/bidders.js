@@ -21,6 +21,7 @@ export class Bidders {
   constructor(bid) {
     this.#bid = bid;
     this.node = el("section", { class: "card bidders", "aria-label": "Advertisers" });
+    fill(this.node, el("p", { class: "loading", text: "Waiting for the auction to begin…" }));
   }
 
   /** `mayBid` is whether this viewer may move the sliders. */
