@@ -6,6 +6,7 @@ It must not know what is said over it.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ MAX_PACKET = 128 * 1024  # bytes of what is taken from the broker
 MAX_QUEUED = 10_000  # messages that wait to be read; what comes beyond is lost, and its sender hears nothing
 WITH_RETAINED, NO_RETAINED = 0, 2  # of MQTT 5: whether a subscription brings what was there before
 MAX_PUBLISHING = 256  # at a time
+AT_ONCE = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer behind an acknowledgement would wait 40 ms
 
 log = logging.getLogger("tokenauction.server.mqtt")
 LOST = (aiomqtt.MqttError, OSError, ssl.SSLError)  # what is worth another try
@@ -86,6 +88,7 @@ async def link_to(address: Address, will: aiomqtt.Will | None = None) -> AsyncIt
         max_queued_incoming_messages=MAX_QUEUED,
         properties=connect,
         tls_context=address.tls,
+        socket_options=[AT_ONCE],
         logger=log,
     )
     client.pending_calls_threshold = MAX_PUBLISHING + 2

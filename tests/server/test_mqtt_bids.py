@@ -17,6 +17,7 @@ from tests.server.broker import LONGEST_SECONDS, Broker, broker_in, needs_mosqui
 from tests.server.toy_server import ToyServer, collect, spec_of
 
 from tokenauction.server.mqtt import Mqtt, MqttSettings
+from tokenauction.server.mqtt_link import AT_ONCE
 from tokenauction.server.mqtt_topics import Address
 
 Start = Callable[..., Any]
@@ -69,7 +70,8 @@ class Peer:
 @asynccontextmanager
 async def peer_of(broker: Broker, *topics: str) -> AsyncIterator[Peer]:
     """A peer that reads everybody's replies, or other topics."""
-    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+    v5 = aiomqtt.ProtocolVersion.V5
+    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=v5, socket_options=[AT_ONCE]) as client:
         for topic in topics or ("tokenauction/v1/agents/+/replies/#",):
             await client.subscribe(topic, qos=1)
         yield Peer(client)
