@@ -147,12 +147,12 @@ async def test_server_that_starts_again_goes_on_where_it_was(start: Start, tmp_p
         await broker.kill()
 
 
-@pytest.mark.parametrize("num_kills", [3])
+@pytest.mark.parametrize("num_kills", [2])
 async def test_kills_under_load_lose_nothing_and_keep_the_order(start: Start, broker: Broker, num_kills: int) -> None:
     lasting = ("-c", "-i", "witness", "-x", "3600")  # the broker keeps what comes while it is away
     everything = witness_of(broker, EVERYTHING, *lasting)
-    async with mirrored(start, broker.url, delay=0.004) as server, everything as witness:
-        ids = [(await server.client().begin(spec_of("0.002", max_tokens=300)))["auction_id"] for _ in range(3)]
+    async with mirrored(start, broker.url, delay=0.004, reconnect_rest=1.5) as server, everything as witness:
+        ids = [(await server.client().begin(spec_of("0.002", max_tokens=250)))["auction_id"] for _ in range(3)]
         for number in range(num_kills):
             before = len(witness.seen)
             await witness.until(lambda seen, before=before: len(seen.seen) > before + 50)  # type: ignore[misc]
