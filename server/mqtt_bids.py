@@ -79,10 +79,13 @@ class BidDesk:
         self, agent_id: str, message: aiomqtt.Message
     ) -> tuple[str, Properties | None, list[ServerMessage]]:
         """Where to answer, with what properties, and what."""
-        own = topics.replies(self.prefix, agent_id)
+        own = f"{message.topic.value.removesuffix('/bids')}/replies"
         wanted = getattr(message.properties, "ResponseTopic", own)
         correlation = _correlation(message)
-        session: Session | None = None
+        if (
+            right := topics.bids(self.prefix, agent_id)
+        ) != message.topic.value:  # a broker's rules know topics, not ids
+            return own, correlation, [self._error("invalid_field", f"the agent's topic is {right}")]
         try:
             if not 0 < len(agent_id) <= MAX_ID:
                 raise Refused("invalid_field", f"an agent's id has 1 to {MAX_ID} characters")

@@ -69,8 +69,8 @@ def serve_forever(settings: ServeSettings) -> None:
     play_micros = PLAY_MICROS if is_open else 0
     if settings.play_money is not None:
         play_micros = to_micros(settings.play_money, "--play-money")
-    model = model_of(settings).load(max_rows=MAX_ROWS)
     broker = broker_of(settings)
+    model = model_of(settings).load(max_rows=MAX_ROWS)
     traces = _traces() if settings.traces else None
     choice = ServerChoice(app, Limits(settings.drain_seconds), is_open, play_micros, traces=traces, broker=broker)
     asyncio.run(_serve(settings.host, settings.port, settings.ledger.get_secret_value(), model, choice))

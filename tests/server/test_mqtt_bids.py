@@ -249,6 +249,14 @@ async def test_hostile_messages_are_answered_and_change_nothing(start: Start, br
         assert (await peer.ask("agent2", join(auction_id), token))["type"] == "agent.joined"  # and it lives
 
 
+@pytest.mark.parametrize("topic", ["agent%32", "agen%74%32", "%61gent2", "agent2%"])
+async def test_id_written_otherwise_is_nobodys(start: Start, broker: Broker, topic: str) -> None:
+    async with bid_server(start, broker, trusts=True) as server, peer_of(broker) as peer:
+        auction_id = await joinable(server)
+        assert (await peer.ask(topic, join(auction_id)))["code"] == "invalid_field"
+        assert set(server.house.live[auction_id].agents) == {"agent0", "agent1"}
+
+
 async def test_too_many_messages_are_told_when_the_next_is_read(start: Start, broker: Broker) -> None:
     async with bid_server(start, broker, trusts=True) as server, peer_of(broker) as peer:
         auction_id = await joinable(server)
