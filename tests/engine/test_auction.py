@@ -24,6 +24,7 @@ ACTIONS: dict[str, Callable[[Auction], object]] = {
     "set_bid": lambda auction: auction.set_bid("a0", 5),
     "set_absent": lambda auction: auction.set_absent("a0", is_absent=True),
     "record": lambda auction: auction.record(3, "x", (0.5,)),
+    "choose": lambda auction: auction.choose((3, 4), "xy", (0.5,)),
     "settle": lambda auction: auction.settle("end"),
     "cancel": lambda auction: auction.cancel(),
     "fail": lambda auction: auction.fail(),
@@ -50,6 +51,14 @@ def test_auction_counts_a_new_bid_from_the_next_reading() -> None:
     auction.set_bid("a1", 7)
     assert earlier.effective == (10, 20)
     assert auction.read_bids().effective == (10, 7)
+
+
+def test_auction_takes_a_chosen_text_whole_and_charges_no_more_than_the_budget() -> None:
+    auction = auction_of(10, budget=3)
+    auction.start()
+    charges = auction.choose((5, 6), "a text", (7.9,))
+    assert (auction.token_ids, auction.text) == ([5, 6], "a text")
+    assert (charges.payments, charges.charges, charges.clipped) == ((3.0,), (3,), (True,))
 
 
 @pytest.mark.parametrize("bid", [-1, 1.5, True, 10**16, "5", None])
