@@ -85,7 +85,7 @@ def test_doctor_reaches_postgresql_and_shows_no_password(look: Callable[..., tup
     assert look(ledger=url)[1]["ledger"] == ("ok", "none yet: the server makes it")
     deposit(url, "palm", "1", None)
     assert look(ledger=url)[1]["ledger"][1].startswith("durable, of this version, nobody's")
-    for wrong in (url.replace("auctioneer", "nobody"), url.replace("127.0.0.1", "127.0.0.1:1"), url[:-1]):
+    for wrong in (url.replace("auctioneer", "nobody"), url.replace("127.0.0.1", "127.0.0.1:1"), url + "_nowhere"):
         is_good, found = look(ledger=wrong)
         assert not is_good and found["ledger"][0] == "bad"
         assert PASSWORD not in found["ledger"][1] and "s3cret" not in found["ledger"][1]
