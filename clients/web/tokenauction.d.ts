@@ -99,6 +99,8 @@ export interface WatchOptions {
   afterSeq?: number;
   /** In which `afterSeq` was seen; see Watch.position. */
   epoch?: number | null;
+  /** As whom to look, for a token that acts for several agents. */
+  agentId?: string | null;
   /** Hears every event at once; without it, iterate over the Watch. */
   onEvent?: ((event: StreamEvent) => void) | null;
   onState?: ((state: WatchState, detail: StateDetail) => void) | null;

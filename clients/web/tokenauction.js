@@ -96,12 +96,13 @@ export class Client {
 
   /**
    * Every event of an auction behind `afterSeq`, exactly once, over as many connections as it takes: iterate over the
-   * Watch that is returned, or give `onEvent`. `onState(state, detail)` hears how the connection is.
+   * Watch that is returned, or give `onEvent`. `onState(state, detail)` hears how the connection is. `agentId` says as
+   * whom to look, for a token that acts for several agents.
    */
-  watch(auctionId, { afterSeq = -1, epoch = null, onEvent = null, onState = null, signal = null } = {}) {
+  watch(auctionId, { afterSeq = -1, epoch = null, agentId = null, onEvent = null, onState = null, signal = null } = {}) {
     if (this.#isClosed) throw new TypeError("this client is closed");
     if (this.#watches.has(auctionId)) throw new TypeError(`this client watches ${auctionId} already`);
-    const watch = new Watch(auctionId, { afterSeq, epoch, onEvent, onState }, (message) => this.#say(message));
+    const watch = new Watch(auctionId, { afterSeq, epoch, agentId, onEvent, onState }, (message) => this.#say(message));
     this.#watches.set(auctionId, watch);
     watch.done.catch(() => {}).then(() => this.#watches.delete(auctionId));
     signal?.addEventListener("abort", () => watch.close(), { once: true });

@@ -21,6 +21,7 @@ export class Watch extends EventTarget {
   #onEvent;
   #afterSeq;
   #epoch;
+  #agentId;
   #queue = [];
   #isPaused = false;
   #connection = null; // on which it has subscribed
@@ -28,12 +29,13 @@ export class Watch extends EventTarget {
   #wake = () => {}; // tells who iterates
   #end;
 
-  constructor(auctionId, { afterSeq, epoch, onEvent, onState }, say) {
+  constructor(auctionId, { afterSeq, epoch, agentId = null, onEvent, onState }, say) {
     super();
     this.#auctionId = auctionId;
     this.#say = say;
     this.#afterSeq = afterSeq;
     this.#epoch = epoch;
+    this.#agentId = agentId;
     this.#onEvent = onEvent;
     if (onState) this.addEventListener("state", ({ detail: { state, ...detail } }) => onState(state, detail));
     /** Resolves when the auction has settled or the watch is closed; rejects with Refused. */
@@ -86,7 +88,7 @@ export class Watch extends EventTarget {
   #ask() {
     if (this.#isPaused) return;
     this.requestId = freshId();
-    const place = { after_seq: this.#afterSeq, epoch: this.#epoch };
+    const place = { after_seq: this.#afterSeq, epoch: this.#epoch, agent_id: this.#agentId };
     if (this.#say({ type: "subscribe", request_id: this.requestId, auction_id: this.#auctionId, ...place })) this.tell("live", {});
   }
 

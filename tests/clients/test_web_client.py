@@ -220,6 +220,17 @@ async def test_watch_that_begins_with_the_session_subscribes_once(start: Start, 
         assert [event["seq"] for event in in_stream(await program.said_until_settled())] == list(range(NUM_TOKENS + 2))
 
 
+async def test_token_for_several_agents_looks_as_the_one_that_is_named(start: Start, run: Run) -> None:
+    code = "for await (const event of client.watch(spec.auction_id, { agentId: 'agent1' })) say(event); client.close();"
+    async with start(is_open=False) as server:
+        admin, bidder = [(await server.ledger.create_token([scope]))[1] for scope in ("admin", "bid")]
+        accepted = await server.client(admin).begin(spec_of("0.002", "0.001", max_tokens=NUM_TOKENS))
+        program = await run(server, code, spec={"auction_id": accepted["auction_id"]}, token=bidder)
+        events = await program.said_until_settled()
+        seen = {agent["id"] for event in events if event["type"] == "auction.token" for agent in event["agents"]}
+        assert seen == {"agent1"}
+
+
 async def test_refusals_are_typed(start: Start, run: Run) -> None:
     code = """
     const attempts = {
