@@ -143,11 +143,13 @@ async def complete(
             house.spawn(_cancel(context, auction_id))
 
     if body.stream:
-        return EventStream(context.streams, who, _frames(following, answer), on_gone)
+        return EventStream(context.streams, who, following, _frames(following, answer), on_gone)
     try:
         is_whole = await unless_gone(request.receive, _read(following, answer))
     except AuctionBroke as broke:
         return _refusal(502, broke.code, str(broke))
+    finally:
+        following.close()
     if is_whole is None:
         on_gone()
         return Response(status_code=204)  # nobody is there to read it
@@ -156,13 +158,10 @@ async def complete(
 
 async def _read(following: Following, answer: ChatAnswer) -> None:
     """Take in the whole auction."""
-    try:
-        async for texts in following.texts():
-            for text in texts:
-                for _ in answer.chunks(json.loads(text)):
-                    pass
-    finally:
-        following.close()
+    async for texts in following.texts():
+        for text in texts:
+            for _ in answer.chunks(json.loads(text)):
+                pass
 
 
 async def _frames(following: Following, answer: ChatAnswer) -> AsyncIterator[str]:
@@ -178,8 +177,6 @@ async def _frames(following: Following, answer: ChatAnswer) -> AsyncIterator[str
         yield f"data: {json.dumps({'error': _fault(502, broke.code, str(broke))})}\n\n"
     else:
         yield DONE
-    finally:
-        following.close()
 
 
 async def _cancel(context: Context, auction_id: str) -> None:

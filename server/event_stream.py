@@ -40,9 +40,14 @@ class EventStream(Response):
     """A response whose frames are sent as they come, until they end or the client goes away."""
 
     def __init__(
-        self, streams: OpenStreams, who: Identity, frames: AsyncIterator[str], on_gone: Callable[[], None]
+        self,
+        streams: OpenStreams,
+        who: Identity,
+        following: Following,
+        frames: AsyncIterator[str],
+        on_gone: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_gone` is called where the client went away before the end."""
+        """`frames` are made of what is followed; `on_gone` is called where the client went away before the end."""
         self.status_code = 200
         self.background = None
         self.media_type = MEDIA_TYPE
@@ -50,6 +55,7 @@ class EventStream(Response):
         self.init_headers({"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"})
         self._streams = streams
         self._who = who
+        self._following = following
         self._frames = frames
         self._on_gone = on_gone
 
@@ -61,6 +67,8 @@ class EventStream(Response):
                 is_whole = None
                 scope["state"]["abort"]()
                 await until_gone(receive)
+            finally:
+                self._following.close()
             if is_whole is None:
                 self._on_gone()
 
@@ -107,15 +115,12 @@ async def event_stream(context: Context, auction_id: str, who: Identity, last_ev
     if following.is_at_end:
         following.close()
         return Response(status_code=204)
-    return EventStream(context.streams, who, _frames(following), lambda: None)
+    return EventStream(context.streams, who, following, _frames(following))
 
 
 async def _frames(following: Following) -> AsyncIterator[str]:
-    try:
-        async for texts in following.texts():
-            yield "".join(map(frame_of, texts)) or STILL_HERE
-    finally:
-        following.close()
+    async for texts in following.texts():
+        yield "".join(map(frame_of, texts)) or STILL_HERE
 
 
 def frame_of(text: str) -> str:

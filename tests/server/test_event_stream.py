@@ -106,6 +106,17 @@ async def test_public_reader_sees_no_numbers_and_the_owner_its_own(start: Start)
     assert not any(data.get("agents") for _, _, data in seen["watch"])
 
 
+async def test_reader_that_goes_away_is_forgotten(start: Start) -> None:
+    async with start(is_paced=True) as server:
+        auction_id = (await server.client().begin(spec_of("0.002")))["auction_id"]
+        readers = server.house.live[auction_id].channel.readers
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+            await frames(http, auction_id, most=1)
+        async with asyncio.timeout(LONGEST_SECONDS):
+            while readers or server.app.context.streams.num_open:
+                await asyncio.sleep(0.01)
+
+
 @pytest.mark.slow
 async def test_reader_that_does_not_read_is_cut_off(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokenauction.server.event_stream.SEND_SECONDS", 0.05)
