@@ -14,9 +14,9 @@ export function afterOf(client, id, transcript, sides) {
   const isToken = created.spec.mechanism !== "softmax";
   if (!isOwner || settled.receipt_head === null) return [];
   const verdict = verdictOf(id, settled.receipt_head, isToken ? "token" : "candidate", () => client.receipt(id));
-  if (!isToken) return [verdict]; // what there would be without ads stands with the candidates
+  const landscape = landscapeOf(sides, settled.currency, isToken, (agentId) => client.landscape(id, agentId));
+  if (!isToken) return [verdict, landscape]; // what there would be without ads stands with the candidates
   const plain = plainOf(settled.text, () => client.withoutAds(id));
-  const landscape = landscapeOf(sides, settled.currency, (agentId) => client.landscape(id, agentId));
   const sweep = sweepOf(specOf(created.spec), sides, (body, onRow) => client.sweep(body, { onRow }));
   return [plain, verdict, landscape, sweep];
 }

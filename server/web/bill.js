@@ -29,7 +29,7 @@ export function billOf(transcript, sides) {
     el("p", { class: "intro", text: `${count(settled.num_tokens, "token")}; ${REASONS[settled.finish_reason] ?? settled.finish_reason}.` }),
     el(
       "div",
-      { class: "scroller", tabindex: 0, role: "region", "aria-label": "The bill" },
+      { class: "scroller", tabindex: 0, role: "region", "aria-label": "Who pays what" },
       el(
         "table",
         {},

@@ -151,6 +151,7 @@ async def test_softmax_auction_shows_candidates_chances_and_what_each_moved(open
         )
         assert dict(rows) == {agent["id"]: agent["payment_micros"] for agent in finalized["agents"]}
         await page.wait_for_selector(".verdict .outcome.good")
+        await page.wait_for_selector(".explore .chart canvas")
 
 
 async def test_disclosure_stays_in_sight_from_the_first_token_to_the_bill(open_page: Open, start: Start) -> None:
