@@ -13,7 +13,7 @@ An id stands in a topic percent-encoded, so that no id can be two levels or a wi
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -33,7 +33,7 @@ class Address:
     host: str
     port: int
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
     prefix: str = DEFAULT_PREFIX
 
