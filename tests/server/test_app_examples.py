@@ -58,7 +58,7 @@ async def test_newcomer_serves_watches_bids_and_checks_the_ledger(tmp_path: Path
         hashes = {auction_id: json.loads(again[-1])["receipt_head"]}
         assert (await bidder)[0].splitlines()[0] == text.strip()
         assert {line.split(":")[0] for line in bill.splitlines()} >= {"gamma"}
-        own = ("--join-ms", "20000", "--quiet", "--own-models", "--tmax-token-ms", "5000", "--commit-reveal")
+        own = ("--join-ms", "40000", "--quiet", "--own-models", "--tmax-token-ms", "5000", "--commit-reveal")
         own_id = (await run(*CLI, *spec, *own))[0].strip()
         own_text, _ = await run("examples/own_model_agent.py", own_id, url)
         assert own_text.splitlines()[1].startswith("paid ")
