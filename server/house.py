@@ -234,6 +234,9 @@ class House:
             with suppress(Refused):  # it has settled meanwhile, or is about to
                 await self.cancel(auction_id)
         await self._idle.wait()
+        for study_id in list(self.asides):  # nobody pays for these, and nobody waits for them
+            with suppress(TokenAuctionError, DecoderStopped):
+                await self.thread.call(partial(self.decoder.cancel, study_id))
 
     async def stop(self) -> None:
         """End the decoder's thread; auctions that are live stay on the ledger, to be recovered."""

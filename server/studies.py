@@ -134,7 +134,7 @@ class Studies:
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         if self.house.is_draining:
-            raise Refused("draining", f"the server is shutting down; try another in {RETRY_SECONDS} s")
+            raise _draining()
         if self._num_running >= MAX_STUDIES:
             raise Refused("capacity", f"{MAX_STUDIES} studies are running, which is the limit; try again later")
         self._num_running += 1
@@ -150,8 +150,11 @@ class Studies:
             async with slots:
                 return await self._write(spec, Seed.of_caller(spec.seed or 0))
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(write(spec)) for spec in specs]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(write(spec)) for spec in specs]
+        except ExceptionGroup as several:  # one text that cannot be written ends the others
+            raise several.exceptions[0] from None
         return [task.result() for task in tasks]
 
     async def _write(self, spec: AuctionSpec, seed: Seed) -> Mapping[str, Any]:
@@ -175,11 +178,18 @@ class Studies:
             del house.asides[study_id]
             raise
         try:
-            return await settled
+            fields = await settled
         except asyncio.CancelledError:
             with suppress(DecoderStopped, TokenAuctionError):  # it has ended in the meantime
                 await asyncio.shield(house.thread.call(partial(house.decoder.cancel, study_id)))
             raise
+        if fields["finish_reason"] == "cancelled":
+            raise _draining()
+        return fields
+
+
+def _draining() -> Refused:
+    return Refused("draining", f"the server is shutting down; try another in {RETRY_SECONDS} s")
 
 
 def evenly(most: int, points: int) -> list[int]:

@@ -207,6 +207,21 @@ async def test_study_whose_client_goes_away_is_stopped(start: Start) -> None:
         assert server.model.free_rows == server.model.max_rows
 
 
+async def test_studies_end_with_a_word_when_the_server_stops(start: Start) -> None:
+    async with start(is_paced=True) as server, httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+        body = {"spec": spec_of("0.002", "0.001", max_tokens=64), "points": 2, "seeds": 2}
+        waiting = asyncio.create_task(http.post("/v1/sweeps", json=body))
+        while len(server.house.asides) < 2:
+            await asyncio.sleep(0.01)
+        server.stopping.set()
+        answer = await step_until(server.model, waiting_for(waiting))
+        assert rows_of(answer)[-1]["error"]["code"] == "draining"
+
+
+async def waiting_for(task: asyncio.Task[httpx.Response]) -> httpx.Response:
+    return await task
+
+
 async def test_auctions_go_on_beside_a_sweep(server: ToyServer, http: httpx.AsyncClient) -> None:
     body = {"spec": spec_of("0.002", "0.001", max_tokens=60), "points": 4, "seeds": 10}
     sweeping = asyncio.create_task(http.post("/v1/sweeps", json=body))
