@@ -186,6 +186,8 @@ class DistributionDesk:
     async def _supply(self, waiting: _OpenStep) -> None:
         """Hand the reports over; with commit-reveal their hashes are on the ledger before the step's key is used."""
         live, reports = waiting.live, waiting.reports
+        if not live.is_live:  # it ends meanwhile, and nothing stands behind its last event
+            return
         if live.request.commit_reveal and reports:
             agents = [{"id": agent_id, "report_hash": report.hash} for agent_id, report in sorted(reports.items())]
             await live.say("distributions.committed", {"step": waiting.step, "agents": agents})

@@ -155,7 +155,7 @@ class House:
         live.performance = performance
         live.phase = Phase.RUNNING
         performance.is_created = True
-        live.tell(performance.recorder.created())
+        await live.tell_durable(performance.recorder.created())  # no crash takes back what was seen
         await self.thread.call(partial(self.decoder.enqueue, performance))
         live.started.set()
 
@@ -206,7 +206,7 @@ class House:
     async def void(self, live: LiveAuction, code: str, message: str) -> None:
         """End an auction whose text has not begun: nothing is charged, all that was held is given back."""
         live.phase = Phase.SETTLING
-        live.say("error", {"code": code, "message": message})
+        await live.publish_durable(live.envelope("error", {"code": code, "message": message}))
         settled = live.numbered(live.envelope("auction.settled", live.nothing_charged(code)))
         await live.record(settled)
         await self.ledger.void(live.auction_id, code)

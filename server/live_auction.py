@@ -90,6 +90,10 @@ class LiveAuction:
         lines = event.receipt[-1:]
         return self.publish(event.to_mapping(), line=lines[0] if lines else None)
 
+    async def tell_durable(self, event: Event) -> None:
+        """As `tell`, but show it when the ledger has it; see `publish_durable`."""
+        await self.publish_durable(event.to_mapping(), event.receipt[-1])
+
     def say(self, kind: str, fields: Mapping[str, Any]) -> asyncio.Future[int]:
         """Publish an event of the house's own at once."""
         return self.publish(self.envelope(kind, fields))
@@ -104,6 +108,12 @@ class LiveAuction:
         event = self.numbered(mapping)
         self.show(event)
         return self.record(event, line)
+
+    async def publish_durable(self, mapping: Mapping[str, Any], line: Mapping[str, Any] | None = None) -> None:
+        """As `publish`, but show it when the ledger has it; nothing else may be published meanwhile."""
+        event = self.numbered(mapping)
+        await self.record(event, line)
+        self.show(event)
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Publish a numbered event."""

@@ -120,7 +120,7 @@ class CandidateCompleted(StreamEvent, tag="candidate.completed", frozen=True, kw
     finish_reason: str
     text: str | UnsetType = UNSET  # if the spec shows candidates
     log_proposal: float | UnsetType = UNSET
-    receipt_head: str
+    receipt_head: str | UnsetType = UNSET
 
 
 class CandidateChance(msgspec.Struct, frozen=True, kw_only=True):

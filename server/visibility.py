@@ -7,6 +7,7 @@ one away together with its own:
     the auction's total     less the own payment it is what the others pay, and so a floor under their bids
     π, π_-i, E_π[r]         (softmax) with the own rewards and the reference they give what the others want together
     seed with nonce     with the commitment and the steps' hashes they tell whether a guess at a bid is right
+    a candidate's head  (softmax) nothing secret is hashed into it, no step's key: it tells the same of a guess
 
 So who is no more than a bidder gets the commitment and the receipt's head, which bind the auctioneer, and its owner the
 rest, which shows that he kept to it. What the own share and price imply stays implied: who knows every distribution can
@@ -67,8 +68,8 @@ FIELDS: tuple[Row, ...] = (
     Row("auction.token", "agents[].counterfactual_token_id agents[].counterfactual_text", "--", "--", "++", "++"),
     Row("auction.token", "probability top_tokens draw key", "--", "--", "++", "++"),
     Row("candidates.progress", "num_done num_candidates num_tokens", "++", "++", "++", "++"),
-    Row("candidate.completed", "index num_tokens finish_reason text receipt_head", "++", "++", "++", "++"),
-    Row("candidate.completed", "log_proposal", "--", "--", "++", "++"),
+    Row("candidate.completed", "index num_tokens finish_reason text", "++", "++", "++", "++"),
+    Row("candidate.completed", "log_proposal receipt_head", "--", "--", "++", "++"),
     Row("auction.finalized", "chosen text num_tokens receipt_head", "++", "++", "++", "++"),
     Row("auction.finalized", "candidates[].index candidates[].text", "++", "++", "++", "++"),
     Row("auction.finalized", "candidates[].probability candidates[].log_reference", "--", "--", "++", "++"),

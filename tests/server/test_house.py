@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.event import listens_for
-from tests.server.toy_server import FUNDS, PacedModel, ToyServer, collect, in_stream, spec_of, step_until
+from tests.server.toy_server import FUNDS, SYMBOLS, PacedModel, ToyServer, collect, in_stream, spec_of, step_until
 
 from tokenauction.clients.client import ServerError
 from tokenauction.engine.errors import InvalidSpec
+from tokenauction.engine.report import Report
 from tokenauction.engine.verification import verify
 from tokenauction.server.auction_request import AuctionRequest
 from tokenauction.server.hub import MAX_LAG, WINDOW, Channel, Reader, Viewpoint
 from tokenauction.server.ledger import LedgerError
+from tokenauction.server.live_auction import Phase
 from tokenauction.server.refusal import Refused
 
 Start = Callable[..., Any]
@@ -223,3 +227,40 @@ async def test_ledger_that_cannot_be_written_ends_the_server_though_no_auction_r
                 await server.client().begin(spec_of("0.002"))
             assert refused.value.code == "failed"
             await asyncio.wait([server.serving])
+
+
+class Silent:
+    """A connection of an agent with a model of its own, which says nothing by itself."""
+
+    def __init__(self) -> None:
+        self.was_asked = asyncio.Event()
+
+    def open_step(self, *_: object, **__: object) -> None:
+        self.was_asked.set()
+
+    def close_step(self, *_: object) -> None:
+        return None
+
+
+async def test_distribution_that_comes_while_a_cancelled_auction_settles_is_not_committed(start: Start) -> None:
+    spec = spec_of("0.002", "0.001", tmax_join_ms=20_000, tmax_token_ms=10_000, commit_reveal=True)
+    spec["agents"][1]["own_model"] = True
+    report = Report(np.full(len(SYMBOLS) + 1, -np.log(len(SYMBOLS) + 1), np.float32))
+    async with start() as server:
+        auction_id, gate, agent = (await server.house.create(spec, "me")).auction_id, threading.Event(), Silent()
+        live, desk = server.house.live[auction_id], server.house.desk
+        desk.attach(auction_id, "agent1", agent)
+        live.no_more_joins.set()
+        await agent.was_asked.wait()
+        held = server.ledger._submit(lambda _: gate.wait(), is_urgent=True)  # the settlement waits behind it
+        await server.house.cancel(auction_id)
+        while live.phase is not Phase.SETTLING:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # the last event has its number
+        desk.submit(auction_id, "agent1", 0, server.model.tokenizer.hash, report)
+        await asyncio.sleep(0)
+        gate.set()
+        await held
+        events = in_stream(await collect(server.client().watch(auction_id)))
+        assert [event["type"] for event in events] == ["auction.created", "auction.settled"]
+        assert not server.house.failure.done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,24 @@ async def test_auction_that_cannot_be_read_is_void_and_its_stream_ends(start: St
         assert not await server.ledger.audit()
     assert event is not None and (event["type"], event["seq"]) == ("auction.settled", 0)
     assert event["disclosure"]["sponsored"] and account is not None and account.held_micros == 0
+
+
+async def test_nothing_of_a_text_is_seen_before_its_beginning_is_durable(start: Start) -> None:
+    gate = threading.Event()
+    async with start() as server:
+        held: list[asyncio.Future[bool]] = []
+
+        def hold(*_: object) -> None:  # what is written behind the creation
+            if not held:
+                held.append(server.ledger._submit(lambda _: gate.wait(), is_urgent=True))
+
+        server.ledger.watch_commits(hold)
+        creating = asyncio.create_task(server.house.create(spec_of("0.002", max_tokens=3), "me"))
+        while not server.house.live:
+            await asyncio.sleep(0)
+        [live] = server.house.live.values()
+        num_held, last_seq = len(held), live.channel.last_seq
+        gate.set()
+        events = in_stream(await collect(server.client().watch((await creating).auction_id)))
+    assert (num_held, last_seq) == (1, -1), "else a watcher would know more than a server that was killed just then"
+    assert [event["seq"] for event in events] == list(range(5)) and events[0]["durable_seq"] == 0
