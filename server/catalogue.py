@@ -104,6 +104,8 @@ class Catalogue:
         texts: list[str] = []
         channel = reader.channel
         async for event in self.house.ledger.events(channel.auction_id, reader.after_seq):
+            if event["seq"] > channel.last_seq:  # it is durable, and told when the money is posted
+                break
             shown = {**event, "durable_seq": event["seq"]}
             if event["type"] == "auction.settled":
                 texts += payments(event, reader.viewpoint)

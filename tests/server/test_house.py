@@ -229,6 +229,17 @@ async def test_ledger_that_cannot_be_written_ends_the_server_though_no_auction_r
             await asyncio.wait([server.serving])
 
 
+async def test_replay_tells_no_end_that_is_durable_before_its_money_is_posted(server: ToyServer) -> None:
+    events = await collect(server.client().create(spec_of("0.002", max_tokens=3)))
+    settled = events[-1]
+    channel = Channel(settled["auction_id"], settled["seq"] - 1)
+    reader = reader_of(channel)
+    texts = await server.app.context.catalogue.replay(reader, 100)
+    assert len(texts) == settled["seq"] and reader.after_seq == channel.last_seq
+    channel.last_seq += 1
+    assert len(await server.app.context.catalogue.replay(reader, 100)) == 2  # with its payment.posted
+
+
 class Silent:
     """A connection of an agent with a model of its own, which says nothing by itself."""
 
