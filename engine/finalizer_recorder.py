@@ -100,7 +100,7 @@ class FinalizerRecorder(Recorder):
             "id": agent.id,
             "value_per_nat_micros": agent.value_per_nat_micros,
             "rewards": [_finite(x) for x in choice.rewards_nats[row]],
-            "reward": choice.rewards_nats[row][choice.chosen],
+            "reward": _finite(choice.rewards_nats[row][choice.chosen]),
             "exact_expected_reward_micros": choice.expected_rewards[row],
             "exact_utility_micros": choice.utilities[row],
             "exact_payment_micros": charges.payments[row],

@@ -132,8 +132,11 @@ class DecodingThread:
         return StepTimes(seconds, waited, num_rows, model.max_rows), events
 
     def _tell(self, times: StepTimes, events: Sequence[Event]) -> None:
-        self.on_step(times, events)
-        self.on_events(events)
+        try:
+            self.on_step(times, events)
+            self.on_events(events)
+        except Exception as error:  # noqa: BLE001  # a step that nobody took in is lost: the server must not go on
+            _fail(self.ended, error)
 
     def _next(self) -> bool:
         """Run what was asked, wait for work; False when it is time to stop."""

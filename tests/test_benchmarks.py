@@ -74,10 +74,13 @@ def test_speculation_counts_and_times() -> None:
 
 
 def test_server_measures_beside_plain_websockets() -> None:
-    _, result = run("server.py", "--viewers", "1", "3", "--stuck")
-    named = [(row["server"], row["viewers"]) for row in result["results"]]
-    assert named == [(server, num) for num in (1, 3) for server in ("tokenauction", "plain websockets")]
+    _, result = run("server.py", "--viewers", "1", "3", "--auctions", "2", "--each", "2", "--tokens", "16")
+    named = [(row["server"], row["auctions"], row["viewers"]) for row in result["results"]]
+    ours, plain = "tokenauction", "plain websockets"
+    one = [(server, 1, num) for num in (1, 3) for server in (ours, plain)]
+    assert named == [*one, (ours, 2, 4), (f"{ours}, one stuck", 2, 4), (plain, 1, 4), (f"{ours}, bids", 20, 60)]
     assert all(row["deliveries"] >= row["viewers"] and 0 < row["ms_p50"] <= row["ms_p99"] for row in result["results"])
+    assert result["results"][5]["stuck_gone_after_s"] > 0 and result["results"][-1]["bids_per_s"] > 0
 
 
 def test_mechanism_measures_both_ways() -> None:
