@@ -215,6 +215,9 @@ class Connection:
             raise Refused("not_your_agent", SESSION_CODES["not_your_agent"])
         viewpoint = await self.catalogue.viewpoint(auction_id, self.requests.identity, agent_id)
         reader = await self.catalogue.reader(auction_id, viewpoint, message.after_seq, message.epoch, self._wake.set)
+        if reader.is_at_end:
+            reader.channel.readers.discard(reader)
+            raise Refused("over", f"{auction_id} is over: nothing follows its event {message.after_seq}")
         self._unsubscribe(auction_id)
         reader.push = self._push
         self.readers[auction_id] = reader

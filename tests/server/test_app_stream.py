@@ -53,6 +53,16 @@ async def test_watching_behind_a_seq_gives_what_follows_it(server: ToyServer, af
     assert [event["seq"] for event in events] == list(range(after + 1, 14))
 
 
+async def test_watching_behind_the_end_is_told_that_nothing_follows(server: ToyServer) -> None:
+    client = server.client()
+    auction_id = (await client.begin(spec_of("0.002", max_tokens=3)))["auction_id"]
+    events = await collect(client.watch(auction_id))
+    for position in ((events[-1]["seq"],), (events[-1]["seq"], events[-1]["epoch"])):
+        with pytest.raises(ServerError) as refused:
+            await collect(client.watch(auction_id, *position))
+        assert refused.value.code == "over"
+
+
 @pytest.mark.parametrize("chance", range(3))
 async def test_watcher_cut_off_twenty_times_sees_every_seq_once(start: Start, chance: int) -> None:
     cuts = sorted(random.Random(chance).sample(range(1, 200), 20))
