@@ -60,6 +60,7 @@ class DecodingThread:
         self._commands: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._num_ahead = 0
         self._is_stopping = False
+        self._error: Exception | None = None  # of who takes events in
         self._thread = threading.Thread(target=self._run, name="tokenauction-decoder", daemon=True)
         self._thread.start()
 
@@ -118,6 +119,7 @@ class DecodingThread:
             self._commands.clear()
         for _, answer in left:
             self._loop.call_soon_threadsafe(_fail, answer, DecoderStopped("the decoder has stopped"))
+        error = self._error or error
         if error is None:
             self._loop.call_soon_threadsafe(_answer, self.ended, None)
         else:
@@ -135,8 +137,10 @@ class DecodingThread:
         try:
             self.on_step(times, events)
             self.on_events(events)
-        except Exception as error:  # noqa: BLE001  # a step that nobody took in is lost: the server must not go on
-            _fail(self.ended, error)
+        except Exception as error:  # noqa: BLE001  # a step that was not taken in: nothing may follow it
+            with self._wake:
+                self._error, self._is_stopping = self._error or error, True
+                self._wake.notify()
 
     def _next(self) -> bool:
         """Run what was asked, wait for work; False when it is time to stop."""

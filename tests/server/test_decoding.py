@@ -69,3 +69,19 @@ async def test_error_of_the_decoder_is_told_once_and_ends_what_waits() -> None:
         await thread.ended
     with pytest.raises(DecoderStopped):
         await thread.call(lambda: 1)
+
+
+async def test_error_of_whoever_takes_a_step_in_ends_the_decoder() -> None:
+    def take(events: Sequence[Event]) -> None:
+        raise ValueError("an event that cannot be kept")
+
+    decoder = decoder_of()
+    thread = DecodingThread(decoder, take)
+    spec = AuctionSpec("query", (AgentSpec("a", "A", "offer", 1),), max_tokens=50)
+    prompt = decoder.model.tokenizer.encode_prompt("a")
+    await thread.call(lambda: decoder.submit(spec, [prompt], Policy(), "auction"))
+    async with asyncio.timeout(30):
+        with pytest.raises(ValueError, match="cannot be kept"):
+            await thread.ended
+    with pytest.raises(DecoderStopped):
+        await thread.call(lambda: 9)
