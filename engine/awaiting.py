@@ -53,9 +53,9 @@ def clearable(
         assert performance.awaited is not None, "whoever runs with others has asked them"
         performance.awaited.logits, performance.awaited.gang = hosted.clone(), performance.gang
     for performance in running:
-        awaited = performance.awaited
-        if awaited is not None and awaited.logits is not None and awaited.reports is not None and performance.is_told:
-            performance.awaited = None
+        if performance.is_told:
+            awaited, performance.awaited = performance.awaited, None
+            assert awaited is not None and awaited.logits is not None and awaited.reports is not None, "it is told"
             told = _allowed(performance, awaited.reports, num_tokens)
             ready.append(performance)
             rows.append(assembled(performance.auction.spec, awaited.logits, told, num_tokens))

@@ -21,6 +21,7 @@ from tokenauction.engine.errors import InvalidInput
 from tokenauction.engine.report import Report
 from tokenauction.server.circuit_breaker import CircuitBreaker
 from tokenauction.server.decoding import DecoderStopped, DecodingThread
+from tokenauction.server.legality import SESSION_CODES
 from tokenauction.server.live_auction import LiveAuction
 from tokenauction.server.refusal import Refused
 from tokenauction.server.telemetry import Telemetry
@@ -119,7 +120,7 @@ class DistributionDesk:
         """What an agent says of a step; raises Refused (step_not_open, wrong_vocabulary) or InvalidDistribution."""
         waiting = self._open.get(auction_id)
         if waiting is None or waiting.step != step or agent_id not in waiting.asked:
-            raise Refused("step_not_open", "no distribution of this step is awaited: late, early, or sent already")
+            raise Refused("step_not_open", SESSION_CODES["step_not_open"])
         self.check_vocabulary(vocabulary_hash)
         report.check(self.decoder.model.tokenizer.vocab_size)
         waiting.reports[agent_id] = report

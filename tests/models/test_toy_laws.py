@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,40 +9,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.toy_texts import (
+    END,
+    EXACT,
+    FIRST,
+    NUM_STEPS,
+    REFERENCE,
+    SECOND,
+    all_texts,
+    law_of,
+    steps_of,
+    table_sum,
+)
 
-from tokenauction.models.toy import ToyWorld
 from tokenauction.models.toy_laws import Chain, text_law, text_log_prob
 
-# Exact formulas in float64 on a few hundred terms.
-EXACT = 1e-12
-
-WORLD = ToyWorld(seed=3, symbols="xyz")
-END = WORLD.end
-NUM_STEPS = 4
-REFERENCE, FIRST, SECOND = (WORLD.table(WORLD.tokenizer.encode_prompt(name)) for name in ("reference", "a", "b"))
 # A law that changes with the steps, as an optimum does.
 CHANGING = Chain(torch.stack([FIRST, SECOND, (FIRST + REFERENCE).log_softmax(-1), REFERENCE]))
-
-Texts = dict[tuple[int, ...], float]
-
-
-def law_of(chain: Chain) -> Texts:
-    return text_law(chain.next_token, END, len(chain.log_probs))
-
-
-def steps_of(text: Sequence[int]) -> list[tuple[int, int]]:
-    """(previous token, token) of every step, where the end stands in front of the first."""
-    return list(itertools.pairwise([END, *text]))
-
-
-def table_sum(table: torch.Tensor, text: Sequence[int]) -> float:
-    return math.fsum(table[state, token].item() for state, token in steps_of(text))
-
-
-def all_texts() -> list[tuple[int, ...]]:
-    symbols = range(END)
-    ended = [(*text, END) for size in range(NUM_STEPS) for text in itertools.product(symbols, repeat=size)]
-    return ended + list(itertools.product(symbols, repeat=NUM_STEPS))
 
 
 # --- Laws of texts --------------------------------------------------------------------------------------------------
